@@ -1,0 +1,1 @@
+"""Programs that show Merit at work; each package here is one of them."""

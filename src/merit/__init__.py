@@ -1,0 +1,77 @@
+"""Merit: a control plane for fleets of agents. Agents earn their work.
+
+What most programs need is here; it is loaded when it is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from merit.model.tasks import Priority
+    from merit.sdk.capability import Capability, capability
+    from merit.sdk.client import AsyncClient
+    from merit.sdk.command_line import command_line, load_commands
+    from merit.sdk.context import Cancelled, Context, Permanent, current
+    from merit.sdk.handles import TaskHandle, TaskRequest
+    from merit.sdk.results import MeritError, Refused, Result, TaskCanceledError, TaskFailedError, Unreachable
+    from merit.sdk.sync_client import Client
+    from merit.sdk.worker import WorkerProcess, serve
+
+_WHERE = {
+    "AsyncClient": "sdk.client",
+    "Cancelled": "sdk.context",
+    "Capability": "sdk.capability",
+    "Client": "sdk.sync_client",
+    "Context": "sdk.context",
+    "MeritError": "sdk.results",
+    "Permanent": "sdk.context",
+    "Priority": "model.tasks",
+    "Refused": "sdk.results",
+    "Result": "sdk.results",
+    "TaskCanceledError": "sdk.results",
+    "TaskFailedError": "sdk.results",
+    "TaskHandle": "sdk.handles",
+    "TaskRequest": "sdk.handles",
+    "Unreachable": "sdk.results",
+    "WorkerProcess": "sdk.worker",
+    "capability": "sdk.capability",
+    "command_line": "sdk.command_line",
+    "current": "sdk.context",
+    "load_commands": "sdk.command_line",
+    "serve": "sdk.worker",
+}
+
+__all__ = [
+    "AsyncClient",
+    "Cancelled",
+    "Capability",
+    "Client",
+    "Context",
+    "MeritError",
+    "Permanent",
+    "Priority",
+    "Refused",
+    "Result",
+    "TaskCanceledError",
+    "TaskFailedError",
+    "TaskHandle",
+    "TaskRequest",
+    "Unreachable",
+    "WorkerProcess",
+    "capability",
+    "command_line",
+    "current",
+    "load_commands",
+    "serve",
+]
+
+
+def __getattr__(name: str) -> Any:
+    where = _WHERE.get(name)
+    if where is None:
+        raise AttributeError(f"module 'merit' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"merit.{where}"), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,172 @@
+"""One control plane in one process: journal, cell and gateway, put together and kept going."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct
+
+from merit.allocation.least_loaded import LeastLoaded
+from merit.app.restore import restore
+from merit.app.snapshot import take_snapshot
+from merit.app.state_directory import CELL, DEFAULT, StateDirectory
+from merit.core.machine import Machine
+from merit.gateway.blobs_service import TENANT, BlobsService
+from merit.gateway.door import Door
+from merit.gateway.server import GrpcServer, check_address
+from merit.gateway.streams import WorkersService
+from merit.gateway.tasks_service import TasksService
+from merit.kernel.quarantine import Stopped
+from merit.model.limits import Limits
+from merit.ports.blobs import BlobError
+from merit.runtime.cell import CellLoop
+from merit.runtime.task_finder import TaskFinder
+from merit.storage.file_blobs import FileBlobs
+from merit.storage.file_snapshots import FileSnapshots
+from merit.storage.sqlite_journal import SqliteJournal
+from merit.storage.sqlite_reader import open_reader
+
+log = logging.getLogger("merit")
+
+SNAPSHOT_EVENTS: Final = 1_000_000
+"""A snapshot is taken when this many events have come since the last one."""
+_SNAPSHOT_EVENTS_AT_END: Final = 10_000
+_LOOK_S: Final = 0.05
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """What one control plane is told."""
+
+    state: Path = DEFAULT
+    grpc: str = "127.0.0.1:50051"
+    limits: Limits = Limits()
+
+
+class ControlPlane:
+    """``run`` it; ``stop`` it from a signal."""
+
+    def __init__(self, settings: Settings) -> None:
+        check_address(settings.grpc)
+        self._settings = settings
+        self._directory = StateDirectory(settings.state)
+        self._stop = asyncio.Event()
+        self._snapshot_sequence = 0
+
+    def stop(self) -> None:
+        """End in an orderly way: ``run`` returns."""
+        self._stop.set()
+
+    async def run(self, ready: Callable[[str], None] = lambda _: None) -> None:
+        """Lead the cell and serve it until ``stop``.
+
+        Args:
+            ready: called with the address when everything is up.
+
+        Raises:
+            JournalError: the journal cannot be led, or could not be written; what was acknowledged is safe.
+            Stopped: a defect; its cause has been set aside, start again.
+            CannotListen: the address cannot be had.
+        """
+        directory = self._directory
+        journal = SqliteJournal(directory.journal, CELL)
+        holder = f"{socket.gethostname()}-{os.getpid()}"
+        try:
+            tail = journal.lead(holder, time.time_ns())
+            began_s = time.monotonic()
+            state, _ = restore(journal, FileSnapshots(directory.snapshots))
+            self._snapshot_sequence = state.sequence
+            log.info("state at sequence %d after %.2f s", state.sequence, time.monotonic() - began_s)
+            machine = Machine(state, LeastLoaded(), self._settings.limits)
+            finder = TaskFinder(lambda: open_reader(directory.journal, CELL))
+            cell = CellLoop(machine, journal, tail, holder, directory.quarantine(), finder.outcomes)
+            server = self._server(cell, journal, finder)
+            _settle_memory()
+            address = await server.start()
+            log.info("cell %s, epoch %d, leads; gRPC on %s", CELL, tail.epoch, address)
+            ready(address)
+            await self._serve(cell, journal, server)
+        finally:
+            journal.close()
+
+    def _server(self, cell: CellLoop, journal: SqliteJournal, finder: TaskFinder) -> GrpcServer:
+        blobs = FileBlobs(self._directory.blobs)
+
+        def load_blob(digest: str) -> bytes:
+            try:
+                return blobs.get(TENANT, digest)
+            except BlobError as error:
+                raise LookupError(str(error)) from error
+
+        door = Door(cell.state.offers, load_blob)
+        return GrpcServer(
+            self._settings.grpc,
+            WorkersService(cell, door),
+            TasksService(cell, door, finder.tasks, journal.size_bytes),
+            BlobsService(blobs),
+        )
+
+    async def _serve(self, cell: CellLoop, journal: SqliteJournal, server: GrpcServer) -> None:
+        stopping = asyncio.create_task(self._stop.wait())
+        keeping = asyncio.create_task(self._keep(cell, journal))
+        try:
+            await asyncio.wait((stopping, cell.failed, keeping), return_when=asyncio.FIRST_COMPLETED)
+            error = cell.failed.result() if cell.failed.done() else None
+            if isinstance(error, Stopped):
+                self._directory.set_aside(error)
+            if keeping.done() and error is None:
+                keeping.result()
+        finally:
+            for task in (stopping, keeping):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+            await cell.close()
+            await server.stop(0.5)
+        if error is not None:
+            raise error
+        if cell.state.sequence - self._snapshot_sequence >= _SNAPSHOT_EVENTS_AT_END:
+            await asyncio.to_thread(take_snapshot, self._directory)
+
+    async def _keep(self, cell: CellLoop, journal: SqliteJournal) -> None:
+        """Housekeeping beside the cell: checkpoints in a thread, snapshots in a process."""
+        snapshot: asyncio.subprocess.Process | None = None
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            if journal.checkpoint_due:
+                await asyncio.to_thread(journal.checkpoint)
+            if snapshot is not None and snapshot.returncode is not None:
+                if snapshot.returncode:
+                    log.error("no snapshot could be taken (exit code %d); starts take longer", snapshot.returncode)
+                snapshot = None
+            if snapshot is None and cell.state.sequence - self._snapshot_sequence >= SNAPSHOT_EVENTS:
+                self._snapshot_sequence = cell.state.sequence
+                snapshot = await asyncio.create_subprocess_exec(
+                    sys.executable, "-m", "merit.app.snapshot", str(self._directory.path)
+                )
+
+
+def _settle_memory() -> None:
+    """What is there at the start stays; and hot structures hold no cycles, so that collecting seldom costs nothing."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(200_000, 20, 100)
+
+
+async def run_until_signal(settings: Settings, ready: Callable[[str], None] = lambda _: None) -> None:
+    """Run a control plane until SIGTERM or SIGINT; raises what ``ControlPlane.run`` raises."""
+    plane = ControlPlane(settings)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, plane.stop)
+    await plane.run(ready)

@@ -1,0 +1,189 @@
+"""Events and state as bytes, and how those of older versions are read."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from functools import reduce
+from hashlib import sha256
+from operator import or_
+from typing import Any
+
+import msgspec
+
+from merit.core.apply import apply
+from merit.core.state import Queue, State
+from merit.model.events import Event
+from merit.model.record import Record
+from merit.model.tasks import Task, TaskState
+from merit.model.workers import Offer, Worker
+
+FOLD_VERSION = 1
+"""Goes up when the same events give another state, or when the snapshot's form changes."""
+
+Upgrade = Callable[[list[Any]], list[Any]]
+
+UPGRADES: Mapping[str, Upgrade] = {}
+"""By old tag: what turns the array of an old event into that of its successor. Applied until the tag is a current one."""
+
+
+class UnreadableEvent(ValueError):
+    """The bytes are no event that this version, or an upgrade known to it, understands."""
+
+
+_UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises on bytes that are not what was expected."""
+
+encode_event = msgspec.msgpack.Encoder().encode
+_ANY_EVENT: Any = reduce(or_, Event.__subclasses__())
+_decode_current = msgspec.msgpack.Decoder(_ANY_EVENT).decode
+
+
+def decode_event(data: bytes, upgrades: Mapping[str, Upgrade] = UPGRADES) -> Event:
+    """One event, upgraded to its current form where it is an older one.
+
+    Raises:
+        UnreadableEvent: it is not an event, or one of a newer version of Merit.
+    """
+    try:
+        event: Event = _decode_current(data)
+    except _UNDECODABLE as error:
+        event = _decode_old(data, upgrades, error)
+    return event
+
+
+def _decode_old(data: bytes, upgrades: Mapping[str, Upgrade], error: Exception) -> Event:
+    try:
+        raw = msgspec.msgpack.decode(data)
+        tag = raw[0]
+        if tag not in upgrades:
+            raise UnreadableEvent(f"event {tag!r}: {error}; was it written by a newer version of Merit?") from error
+        while raw[0] in upgrades:
+            raw = upgrades[raw[0]](raw)
+        event: Event = msgspec.convert(raw, _ANY_EVENT)
+    except (*_UNDECODABLE, TypeError, IndexError, KeyError) as cause:
+        raise UnreadableEvent(f"not an event: {cause}") from cause
+    return event
+
+
+def fold(state: State, record: Record) -> None:
+    """Apply all events of a record that follows the state.
+
+    Raises:
+        ValueError: the record does not follow.
+        UnreadableEvent, IllegalTransition: the journal and this version disagree.
+    """
+    if record.first != state.sequence + 1:
+        raise ValueError(f"record {record.first} does not follow a state at {state.sequence}")
+    payloads = {sha256(payload).digest(): payload for payload in record.payloads}
+    time_ns = record.time_ns
+    for data in record.events:
+        apply(state, decode_event(data), payloads, time_ns)
+
+
+class _Snapshot(msgspec.Struct, array_like=True):
+    """The state without what follows from the rest of it."""
+
+    sequence: int
+    epoch: int
+    holder: str
+    grace_until_ns: int
+    finals_max: int
+    finals_bytes_max: int
+    order: int
+    completed: int
+    dead: int
+    canceled: int
+    forgotten: int
+    tasks: list[Task]
+    finals: list[str]
+    queues: list[tuple[str, list[list[str]]]]
+    workers: list[Worker]
+    offers: list[Offer]
+
+
+_encode_snapshot = msgspec.msgpack.Encoder().encode
+_decode_snapshot = msgspec.msgpack.Decoder(_Snapshot).decode
+
+
+def encode_state(state: State) -> bytes:
+    """The state as bytes; equal states give equal bytes, whatever way they came about."""
+    return _encode_snapshot(
+        _Snapshot(
+            state.sequence,
+            state.epoch,
+            state.holder,
+            state.grace_until_ns,
+            state.finals_max,
+            state.finals_bytes_max,
+            state.order,
+            state.completed,
+            state.dead,
+            state.canceled,
+            state.forgotten,
+            list(state.tasks.values()),
+            [task.id for task in state.finals],
+            sorted((name, list(queue.lanes())) for name, queue in state.queues.items()),
+            [state.workers[name] for name in sorted(state.workers)],
+            [state.offers[name] for name in sorted(state.offers)],
+        )
+    )
+
+
+def decode_state(data: bytes) -> State:
+    """The state that ``encode_state`` was given.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    try:
+        kept = _decode_snapshot(data)
+    except _UNDECODABLE as error:
+        raise ValueError(f"not a snapshot of this version: {error}") from error
+    tasks = {task.id: task for task in kept.tasks}
+    state = State(
+        kept.sequence,
+        kept.epoch,
+        kept.holder,
+        kept.grace_until_ns,
+        kept.finals_max,
+        kept.finals_bytes_max,
+        kept.order,
+        kept.completed,
+        kept.dead,
+        kept.canceled,
+        tasks,
+        deque(tasks[name] for name in kept.finals),
+        forgotten=kept.forgotten,
+        workers={worker.id: worker for worker in kept.workers},
+        offers={offer.name: offer for offer in kept.offers},
+    )
+    state.finals_bytes = sum(task.weight_bytes() for task in state.finals)
+    state.queues = {name: _queue(tasks, lanes) for name, lanes in kept.queues}
+    shared: dict[str, str] = {}
+    for task in tasks.values():
+        # Decoding made a string of its own for each occurrence of a name; millions of tasks share a few.
+        task.capability = shared.setdefault(task.capability, task.capability)
+        task.tenant = shared.setdefault(task.tenant, task.tenant)
+        task.principal = shared.setdefault(task.principal, task.principal)
+        if not task.state.final:
+            state.live_bytes += len(task.parameters)
+            if task.state is TaskState.WAITING and task.blocked_by:
+                for needed in task.after:
+                    other = tasks.get(needed)
+                    if other is not None and not other.state.final:
+                        state.dependents.setdefault(needed, {})[task.id] = task
+    return state
+
+
+def _queue(tasks: Mapping[str, Task], lanes: Iterable[Iterable[str]]) -> Queue:
+    queue = Queue()
+    for lane in lanes:
+        for task_id in lane:
+            queue.push(tasks[task_id], front=False)
+    return queue
+
+
+def state_digest(state: State) -> str:
+    """SHA-256 of the encoded state, hexadecimal: two replays agree when their digests do."""
+    return sha256(encode_state(state)).hexdigest()

@@ -1,0 +1,78 @@
+"""What the rules of the machine work on: the state, what follows from it, soft state, and what has been decided.
+
+The rules are functions over a desk, a file for each subject: ``submitting``, ``attempts``, ``depending``,
+``staffing``, ``allocating``. ``machine`` says which command goes where.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from hashlib import sha256
+
+from msgspec import Struct
+
+from merit.allocation.strategy import Strategy
+from merit.core.apply import apply
+from merit.core.state import State
+from merit.core.timers import Timers
+from merit.model.effects import Effect
+from merit.model.events import Event
+from merit.model.limits import Limits
+from merit.model.tasks import Progress, Refusal, Task
+
+
+class Seat(Struct):
+    """Soft state: a worker as this process sees it. ``granted`` and ``used`` count credits since it attached."""
+
+    capabilities: tuple[str, ...]
+    session: int = 0
+    attached: bool = False
+    granted: int = 0
+    used: int = 0
+    seen_ns: int = 0
+
+
+class Desk:
+    """See the module. ``timers`` and the strategy's index follow from the state; ``seats`` and ``progress`` are soft:
+    true only of this process, never journalled."""
+
+    def __init__(self, state: State, strategy: Strategy, limits: Limits) -> None:
+        self.state = state
+        self.strategy = strategy
+        self.limits = limits
+        self.now_ns = 0
+        self.timers = Timers()
+        self.seats: dict[str, Seat] = {}
+        self.progress: dict[str, Progress] = {}
+        self.affected: deque[tuple[Task, str]] = deque()
+        """Tasks that one which has ended concerns, and why they have to die, or nothing; for ``FollowUp``."""
+        self.ready: dict[str, None] = {}
+        """Capabilities for which a task came or a worker got room since the last ``Allocate``."""
+        self.payloads: dict[bytes, bytes] = {}
+        """Contents of the events emitted since the kernel last took them, by digest."""
+        self.payload_bytes = 0
+        self.cursor: object = None
+        """The item being handled, for whoever has to name what made the machine stop."""
+        self.events: list[Event] = []
+        self.effects: list[Effect] = []
+        self.refusals: list[Refusal] = []
+
+    def emit(self, event: Event) -> None:
+        """The one way in which anything changes."""
+        apply(self.state, event, self.payloads, self.now_ns)
+        self.events.append(event)
+
+    def keep(self, content: bytes) -> bytes:
+        """Keep a payload for the record that is being made; its digest (empty for nothing)."""
+        if not content:
+            return b""
+        digest = sha256(content).digest()
+        if digest not in self.payloads:
+            self.payloads[digest] = content
+            self.payload_bytes += len(content)
+        return digest
+
+    def take_payloads(self) -> dict[bytes, bytes]:
+        """What was kept since the last call, for the record that is being closed."""
+        payloads, self.payloads, self.payload_bytes = self.payloads, {}, 0
+        return payloads

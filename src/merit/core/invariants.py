@@ -1,0 +1,230 @@
+"""What holds between any two commands, whatever came before: for tests, the simulator and ``merit journal verify``.
+
+It looks at everything, so that it costs as much as the state is large.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+
+from merit.core.desk import Desk
+from merit.core.staffing import WORKER_KEY
+from merit.core.state import State
+from merit.core.story import story_of_task
+from merit.model.limits import HELD_MAX
+from merit.model.tasks import Task, TaskState
+from merit.model.workers import Worker, WorkerState
+
+TIMER_SLACK_NS = 1 << 24
+"""A timer goes off up to this much late."""
+
+
+class InvariantBroken(AssertionError):
+    """Something that must hold does not: a defect. ``about`` is the id of what it is about, ``story`` its past."""
+
+    def __init__(self, about: str, what: str, story: list[str]) -> None:
+        self.about = about
+        self.story = story
+        super().__init__(f"{about}: {what}" + "".join(f"\n  {line}" for line in story))
+
+
+def check(desk: Desk | None, state: State) -> None:
+    """Check the state, and with a desk also what follows from it.
+
+    Raises:
+        InvariantBroken: names the object, what is wrong with it, and its story.
+    """
+    for task_id, task in state.tasks.items():
+        _that(task.id == task_id, task, f"is kept under the id {task_id}")
+        _check_task(state, task)
+    for worker_id, worker in state.workers.items():
+        _holds(worker.id == worker_id, f"worker {worker.id}", f"is kept under the id {worker_id}")
+        _check_worker(state, worker)
+    _check_queues(state)
+    _check_dependents(state)
+    _check_sums(state)
+    if desk is not None:
+        _check_waiting(desk)
+        _check_timers(desk)
+        _check_seats(desk)
+
+
+def check_allocated(desk: Desk) -> None:
+    """After an ``Allocate`` that was not cut short: nothing waits that somebody has room for.
+
+    Raises:
+        InvariantBroken: something does.
+    """
+    rooms = _rooms(desk)
+    for capability, queue in desk.state.queues.items():
+        able = [name for name in rooms if capability in desk.seats[name].capabilities]
+        task = queue.head()
+        if able and task is not None:
+            _that(False, task, f"waits for {capability}, and worker {able[0]} has room")
+    _holds(not desk.ready, "cell", f"capabilities {list(desk.ready)} are still to be allocated")
+
+
+def _holds(true: bool, about: str, what: str, story: list[str] | None = None) -> None:
+    if not true:
+        raise InvariantBroken(about, what, story or [])
+
+
+def _that(true: bool, task: Task, what: str) -> None:
+    if not true:
+        raise InvariantBroken(f"task {task.id} ({task.state.name})", what, story_of_task(task))
+
+
+def _check_task(state: State, task: Task) -> None:
+    live = [attempt for attempt in task.attempts if attempt.live]
+    numbers = [attempt.number for attempt in task.attempts]
+    _that(numbers == list(range(1, len(numbers) + 1)), task, f"attempts are numbered {numbers}")
+    _that(task.counted <= task.attempts_max, task, f"{task.counted} attempts of at most {task.attempts_max}")
+    _that(0 <= task.order < state.order, task, f"place {task.order} of {state.order}")
+    for attempt in task.attempts:
+        _that(attempt.live == (attempt.ended_ns == 0), task, f"attempt {attempt.number} ended at {attempt.ended_ns}")
+        if attempt.live:
+            worker = state.workers.get(attempt.worker)
+            held = worker.attempts.get(task.id) if worker is not None else None
+            _that(held == attempt.number, task, f"attempt {attempt.number} lives, but {attempt.worker} has {held}")
+    running = task.state in (TaskState.ASSIGNED, TaskState.RUNNING)
+    _that(bool(live) == running, task, f"has {len(live)} live attempts")
+    _that(task.state.final == bool(task.ended_ns), task, f"ended at {task.ended_ns}")
+    waits = task.state is TaskState.WAITING
+    _that(waits or not task.due_ns or task.state.final, task, f"is delayed until {task.due_ns}")
+    _that(waits or not task.blocked_by or task.state.final, task, f"is blocked by {task.blocked_by} tasks")
+    _that(not (task.blocked_by and task.due_ns), task, "is blocked and delayed at once")
+    if task.state is TaskState.DEAD:
+        _that(task.failure is not None, task, "died of nothing")
+    if task.state is TaskState.COMPLETED:
+        _that(not task.blocked_by, task, "completed before what it needs")
+
+
+def _check_worker(state: State, worker: Worker) -> None:
+    about = f"worker {worker.id}"
+    _holds(worker.state is not WorkerState.GONE, about, "is gone and still there")
+    _holds(len(worker.attempts) <= HELD_MAX, about, f"has {len(worker.attempts):,} attempts")
+    for task_id, number in worker.attempts.items():
+        task = state.tasks.get(task_id)
+        attempt = task.attempt(number) if task is not None else None
+        good = attempt is not None and attempt.live and attempt.worker == worker.id
+        _holds(good, about, f"has attempt {number} of task {task_id}", story_of_task(task) if task else [])
+
+
+def _check_queues(state: State) -> None:
+    queued: Counter[str] = Counter()
+    for capability, queue in state.queues.items():
+        size = 0
+        for priority, ids in enumerate(queue.lanes(), 1):
+            size += len(ids)
+            queued.update(ids)
+            for task_id in ids:
+                task = state.tasks.get(task_id)
+                _holds(task is not None, f"task {task_id}", "is queued and unknown")
+                assert task is not None
+                _that(task.state is TaskState.PENDING, task, "is queued")
+                _that((task.capability, task.priority) == (capability, priority), task, f"is in lane {priority}")
+        _holds(queue.size == size > 0, f"queue {capability}", f"counts {queue.size} tasks and has {size}")
+    for task in state.tasks.values():
+        if task.state is TaskState.PENDING:
+            _that(queued[task.id] == 1, task, f"is queued {queued[task.id]} times")
+
+
+def _check_dependents(state: State) -> None:
+    expected: defaultdict[str, set[str]] = defaultdict(set)
+    for task in state.tasks.values():
+        if task.state is not TaskState.WAITING or not task.blocked_by:
+            continue
+        live = [needed for needed in task.after if needed in state.tasks and not state.tasks[needed].state.final]
+        _that(len(live) <= task.blocked_by, task, f"is blocked by {task.blocked_by}, while {len(live)} are alive")
+        for needed in live:
+            expected[needed].add(task.id)
+    kept = {needed: set(others) for needed, others in state.dependents.items()}
+    for needed in kept.keys() | expected.keys():
+        have, want = kept.get(needed, set()), expected.get(needed, set())
+        _holds(have == want, f"task {needed}", f"is needed by {sorted(want)}, noted are {sorted(have)}")
+
+
+def _check_sums(state: State) -> None:
+    finals = [task for task in state.tasks.values() if task.state.final]
+    live = [task for task in state.tasks.values() if not task.state.final]
+    counts = Counter(task.state for task in finals)
+    _holds(
+        {task.id for task in state.finals} == {task.id for task in finals} and len(state.finals) == len(finals),
+        "finals",
+        f"has {len(state.finals)} of {len(finals)} final tasks",
+    )
+    _holds(state.live == len(live), "live", f"{state.live} for {len(live)}")
+    _holds(state.live_bytes == sum(len(task.parameters) for task in live), "live_bytes", str(state.live_bytes))
+    _holds(state.finals_bytes == sum(task.weight_bytes() for task in finals), "finals_bytes", str(state.finals_bytes))
+    _holds(len(finals) <= state.finals_max, "finals", f"{len(finals)} of at most {state.finals_max}")
+    _holds(state.finals_bytes <= state.finals_bytes_max, "finals_bytes", f"{state.finals_bytes} are too many")
+    ended = state.completed + state.dead + state.canceled
+    _holds(ended == len(finals) + state.forgotten, "counters", f"{ended} ended, {len(finals)} + {state.forgotten} kept")
+    _holds(state.order == len(state.tasks) + state.forgotten, "order", f"{state.order} submitted")
+    for name, counter in (
+        ("completed", TaskState.COMPLETED),
+        ("dead", TaskState.DEAD),
+        ("canceled", TaskState.CANCELED),
+    ):
+        _holds(getattr(state, name) >= counts[counter], name, f"{getattr(state, name)} for {counts[counter]}")
+
+
+def _check_waiting(desk: Desk) -> None:
+    noted = {task.id for task, _ in desk.affected}
+    for task in desk.state.tasks.values():
+        if task.state is not TaskState.WAITING or task.due_ns or task.id in noted:
+            continue
+        alive = sum(1 for other in task.after if task.id in desk.state.dependents.get(other, ()))
+        _that(bool(task.blocked_by), task, "waits for nothing")
+        _that(alive == task.blocked_by, task, f"is blocked by {task.blocked_by} tasks, of which {alive} live")
+
+
+def _check_timers(desk: Desk) -> None:
+    state, timers = desk.state, desk.timers
+    expected: dict[str, int] = {}
+    for task in state.tasks.values():
+        live = [attempt.due_ns for attempt in task.attempts if attempt.live]
+        if live:
+            expected[task.id] = max(min(live), state.grace_until_ns)
+        elif task.state is TaskState.WAITING and task.due_ns:
+            expected[task.id] = task.due_ns
+    for key, due_ns in expected.items():
+        at = timers.due_ns(key)
+        story = story_of_task(state.tasks[key])
+        _holds(at is not None, f"task {key}", f"has no timer, and is due at {due_ns}", story)
+        assert at is not None
+        _holds(due_ns <= at <= due_ns + TIMER_SLACK_NS, f"task {key}", f"goes off {at - due_ns} ns late", story)
+    for worker_id, seat in desk.seats.items():
+        at = timers.due_ns(WORKER_KEY + worker_id)
+        _holds(at is not None, f"worker {worker_id}", "has no timer")
+        assert at is not None
+        wait_ns = desk.limits.stale_ns if seat.attached else desk.limits.reconnect_ns
+        last = max(desk.now_ns + wait_ns, state.grace_until_ns) + TIMER_SLACK_NS
+        _holds(at <= last, f"worker {worker_id}", f"goes off at {at}, which is too late")
+    _holds(len(timers) == len(expected) + len(desk.seats), "timers", f"{len(timers)}: some are for nothing")
+
+
+def _check_seats(desk: Desk) -> None:
+    state = desk.state
+    _holds(desk.seats.keys() == state.workers.keys(), "seats", "are not those of the workers")
+    rooms = _rooms(desk)
+    for worker_id, seat in desk.seats.items():
+        offered = tuple(offer.name for offer in state.workers[worker_id].offers)
+        _holds(seat.capabilities == offered, f"worker {worker_id}", f"sits with {seat.capabilities}, offers {offered}")
+    placed = desk.strategy.placed()
+    _holds(placed == rooms, "strategy", f"knows {sorted(placed ^ rooms)} wrongly")
+    for task_id in desk.progress:
+        task = state.tasks.get(task_id)
+        _holds(task is not None and not task.state.final, f"task {task_id}", "has progress and is not alive")
+
+
+def _rooms(desk: Desk) -> set[str]:
+    """Workers that can be given one more."""
+    return {
+        name
+        for name, seat in desk.seats.items()
+        if seat.attached
+        and seat.used < seat.granted
+        and len(desk.state.workers[name].attempts) < HELD_MAX
+        and desk.state.workers[name].state is WorkerState.ACTIVE
+    }

@@ -1,0 +1,109 @@
+"""The machine: commands in, events and effects out.
+
+One door, ``Machine.handle``. It is pure: the time comes in, nothing is random, and the same commands at the same times
+give the same events. Each command is validated before the first of its events is emitted. An exception out of
+``handle`` is a defect: the state may be half changed, nothing of the batch has been journalled, and the cell stops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from merit.core.allocating import allocate
+from merit.core.attempts import arm, task_due
+from merit.core.depending import follow_up, unfinished
+from merit.core.desk import Desk, Seat
+from merit.core.staffing import WORKER_KEY, attach_worker, detach_worker, take_frame, worker_due
+from merit.core.submitting import cancel_tasks, submit_tasks
+from merit.model.commands import (
+    Allocate,
+    AttachWorker,
+    CancelTasks,
+    Command,
+    DetachWorker,
+    FollowUp,
+    StartLeadership,
+    SubmitTasks,
+    TakeFrame,
+    Tick,
+)
+from merit.model.effects import Effect
+from merit.model.events import Event, LeadershipStarted
+from merit.model.tasks import Refusal, TaskState
+
+
+class Decision(Struct):
+    """What a command came to. ``refusals`` answer the one who sent it; they change nothing."""
+
+    events: list[Event]
+    effects: list[Effect]
+    refusals: list[Refusal]
+
+
+class Machine(Desk):
+    """See the module.
+
+    Args:
+        state: where the journal ends.
+        strategy: who gets a task; a fresh one, which learns of the workers as they attach.
+        limits: bounds and times.
+    """
+
+    def handle(self, command: Command, now_ns: int) -> Decision:
+        """Decide, and apply what was decided.
+
+        Args:
+            command: what is asked.
+            now_ns: Unix time; must not run backwards.
+        """
+        self.now_ns = now_ns
+        self.cursor = command
+        self.events, self.effects, self.refusals = [], [], []
+        _HANDLERS[type(command)](self, command)
+        return Decision(self.events, self.effects, self.refusals)
+
+    def next_due_ns(self) -> int | None:
+        """When the next ``Tick`` is needed, or None."""
+        return self.timers.next_due_ns()
+
+
+def _start_leadership(desk: Desk, command: StartLeadership) -> None:
+    limits, state = desk.limits, desk.state
+    grace_until_ns = desk.now_ns + limits.grace_ns
+    desk.emit(
+        LeadershipStarted(command.epoch, command.holder, grace_until_ns, limits.finals_max, limits.finals_bytes_max)
+    )
+    for worker in state.workers.values():
+        desk.seats[worker.id] = Seat(tuple(offer.name for offer in worker.offers), seen_ns=desk.now_ns)
+        desk.timers.arm(WORKER_KEY + worker.id, grace_until_ns)
+    for task in state.tasks.values():
+        if task.state.final:
+            continue
+        arm(desk, task)
+        if task.state is TaskState.WAITING and (doom := unfinished(state, task)) is not None:
+            desk.affected.append((task, doom))
+
+
+def _tick(desk: Desk, command: Tick) -> None:
+    while len(desk.events) < command.events_max and (key := desk.timers.pop_due(desk.now_ns)) is not None:
+        desk.cursor = key
+        if key.startswith(WORKER_KEY):
+            worker_due(desk, key.removeprefix(WORKER_KEY))
+        else:
+            task_due(desk, key)
+
+
+_HANDLERS: Mapping[type[Command], Callable[[Desk, Any], None]] = {
+    StartLeadership: _start_leadership,
+    SubmitTasks: submit_tasks,
+    CancelTasks: cancel_tasks,
+    AttachWorker: attach_worker,
+    TakeFrame: take_frame,
+    DetachWorker: detach_worker,
+    Tick: _tick,
+    FollowUp: follow_up,
+    Allocate: allocate,
+}

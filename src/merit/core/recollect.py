@@ -1,0 +1,37 @@
+"""A task that the cell has forgotten, put together again from its own events in the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from merit.core.apply import Payloads, apply
+from merit.core.state import State
+from merit.model.events import AttemptAssigned, Event, TaskReleased, TaskSubmitted
+from merit.model.tasks import Task, TaskState
+from merit.model.workers import Worker, WorkerState
+
+
+class Recollection:
+    """Folds the events of single tasks, in order, whatever else the journal holds.
+
+    A task's fold needs its workers to be there and its dependencies to count as done; both are supplied.
+    """
+
+    def __init__(self) -> None:
+        self._state = State(finals_max=2**62, finals_bytes_max=2**62)
+
+    def take(self, event: Event, payloads: Payloads, time_ns: int) -> None:
+        """One event of one of the tasks; its ``TaskSubmitted`` has to come first."""
+        state = self._state
+        name: str = event.task  # type: ignore[attr-defined]  # only events of tasks are given
+        if not isinstance(event, TaskSubmitted) and name not in state.tasks:
+            return
+        if isinstance(event, AttemptAssigned) and event.worker not in state.workers:
+            state.workers[event.worker] = Worker(event.worker, "", "", (), 1, (), 0, WorkerState.ACTIVE, {})
+        if isinstance(event, TaskReleased) and state.tasks[name].state is not TaskState.WAITING:
+            return
+        apply(state, event, payloads, time_ns)
+
+    def tasks(self) -> Iterable[Task]:
+        """The tasks as they are after what was taken."""
+        return self._state.tasks.values()

@@ -1,0 +1,267 @@
+"""The door: everything that a client or a worker says is checked here before the cell hears it.
+
+A bad task is refused by itself, with the field and the reason. A bad frame of a worker ends its stream, and nobody else
+notices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import ParamSpec
+
+from merit.gateway.json_check import BadJson, check_json
+from merit.gateway.schemas import BadSchema, Schemas
+from merit.model.frames import ClientFrame, Hello, WorkerFrame
+from merit.model.ids import is_task_id
+from merit.model.limits import (
+    ATTEMPTS_MAX,
+    CAPABILITIES_PER_WORKER_MAX,
+    CONCURRENCY_MAX,
+    DEPENDENCIES_MAX,
+    DESCRIPTION_LENGTH_MAX,
+    FAILURE_DETAIL_LENGTH_MAX,
+    FAILURE_MESSAGE_LENGTH_MAX,
+    NAME_LENGTH_MAX,
+    PAYLOAD_INLINE_BYTES_MAX,
+    RUN_TIMEOUT_NS_MAX,
+    SCHEMA_BYTES_MAX,
+    SUBMIT_TASKS_MAX,
+    TAGS_MAX,
+    TRAIL_BYTES_MAX,
+)
+from merit.model.tasks import Refusal, TaskSpec
+from merit.model.workers import Offer
+from merit.session.link import ProtocolViolation
+
+LoadBlob = Callable[[str], bytes]
+"""The blob with this digest; raises ``LookupError`` when there is none."""
+
+_HEX_DIGEST_LENGTH = 64
+
+Checked = ParamSpec("Checked")
+
+
+class Door:
+    """Checks frames.
+
+    Args:
+        offers: by capability, as offered last: its input schema binds submitters.
+        load_blob: for parameters that came by digest.
+    """
+
+    def __init__(self, offers: Mapping[str, Offer], load_blob: LoadBlob) -> None:
+        self._offers = offers
+        self._load_blob = load_blob
+        self._schemas = Schemas()
+
+    def client_frame(self, frame: ClientFrame) -> list[Refusal]:
+        """Take what cannot pass out of the frame; the refusals for it."""
+        if frame.hello is not None:
+            _check_name("hello.client_id", frame.hello.client)
+        refusals: list[Refusal] = []
+        if frame.tasks:
+            check = self._refusal
+            passed = []
+            for spec in frame.tasks:
+                refusal = check(spec)
+                if refusal is None:
+                    passed.append(spec)
+                else:
+                    refusals.append(refusal)
+            frame.tasks = passed
+        if frame.groups:
+            frame.groups = [group for group in frame.groups if self._group_passes(group, refusals)]
+        frame.watch = _ids_only(frame.watch, "watch", refusals)
+        frame.cancels = _ids_only(frame.cancels, "cancels", refusals)
+        return refusals
+
+    def _group_passes(self, group: list[TaskSpec], refusals: list[Refusal]) -> bool:
+        if len(group) > SUBMIT_TASKS_MAX:
+            reason = f"{len(group):,} tasks in one submit; {SUBMIT_TASKS_MAX:,} at most: submit the rest separately"
+            refusals += [Refusal(spec.id, "invalid", "tasks", reason) for spec in group]
+            return False
+        found = {spec.id: refusal for spec in group if (refusal := self._refusal(spec)) is not None}
+        if not found:
+            return True
+        first = next(iter(found.values()))
+        reason = f"not taken, since task {first.task} of the same submit was refused: {first.field} {first.reason}"
+        refusals += [found.get(spec.id) or Refusal(spec.id, "batch", "tasks", reason) for spec in group]
+        return False
+
+    def _refusal(self, spec: TaskSpec) -> Refusal | None:
+        try:
+            self._check_spec(spec)
+        except _Refused as refused:
+            return Refusal(spec.id[:NAME_LENGTH_MAX], "invalid", refused.field, refused.reason)
+        return None
+
+    def _check_spec(self, spec: TaskSpec) -> None:
+        if not is_task_id(spec.id):
+            raise _Refused("id", "must be a UUID version 7 in lower case")
+        _check_text("capability", spec.capability, 1, NAME_LENGTH_MAX)
+        if not 0 < spec.run_timeout_ns <= RUN_TIMEOUT_NS_MAX:
+            raise _Refused("run_timeout_ns", f"{spec.run_timeout_ns} is not above 0 and at most a year")
+        if not 0 < spec.attempts_max <= ATTEMPTS_MAX:
+            raise _Refused("attempts_max", f"{spec.attempts_max} is not between 1 and {ATTEMPTS_MAX}")
+        if spec.description:
+            _check_text("description", spec.description, 0, DESCRIPTION_LENGTH_MAX)
+        if spec.after:
+            if len(spec.after) > DEPENDENCIES_MAX:
+                raise _Refused("after", f"{len(spec.after):,} tasks; {DEPENDENCIES_MAX:,} at most")
+            if len(set(spec.after)) != len(spec.after):
+                raise _Refused("after", "names a task twice")
+            for needed in spec.after:
+                if not is_task_id(needed):
+                    raise _Refused("after", f"{needed[:NAME_LENGTH_MAX]!r} is no task id")
+        self._check_parameters(spec)
+
+    def _check_parameters(self, spec: TaskSpec) -> None:
+        data = spec.parameters
+        if spec.parameters_blob:
+            if data:
+                raise _Refused("parameters", "must be empty when parameters_blob is given")
+            _check_digest("parameters_blob", spec.parameters_blob)
+            try:
+                data = self._load_blob(spec.parameters_blob)
+            except LookupError:
+                raise _Refused("parameters_blob", "is not in the blob store; put it there first") from None
+        elif len(data) > PAYLOAD_INLINE_BYTES_MAX:
+            reason = f"{len(data):,} bytes; above {PAYLOAD_INLINE_BYTES_MAX:,} put them into the blob store"
+            raise _Refused("parameters", reason)
+        try:
+            value = check_json(data)
+        except BadJson as error:
+            raise _Refused("parameters", str(error)) from None
+        if not isinstance(value, dict):
+            raise _Refused("parameters", f"must be a JSON object, not {type(value).__name__}")
+        offer = self._offers.get(spec.capability)
+        if offer is not None and offer.input_schema:
+            problem = self._schemas.problem(offer.input_schema, value)
+            if problem is not None:
+                where, why = problem
+                raise _Refused(f"parameters.{where}" if where else "parameters", why)
+
+    def worker_frame(self, frame: WorkerFrame) -> None:
+        """Check a worker's frame.
+
+        Raises:
+            ProtocolViolation: something in it cannot be; the stream has to end.
+        """
+        if frame.hello is not None:
+            self._check_hello(frame.hello)
+        for report in frame.reports:
+            if report.result:
+                if len(report.result) > PAYLOAD_INLINE_BYTES_MAX:
+                    raise ProtocolViolation(
+                        f"reports.result: {len(report.result):,} bytes; "
+                        f"above {PAYLOAD_INLINE_BYTES_MAX:,} put it into the blob store"
+                    )
+                try:
+                    check_json(report.result)
+                except BadJson as error:
+                    raise ProtocolViolation(f"reports.result: of task {report.task} {error}") from None
+            elif report.result_blob:
+                _violates(_check_digest, "reports.result_blob", report.result_blob)
+            elif report.failure is None:
+                raise ProtocolViolation(f"reports.result: task {report.task} is reported completed without a result")
+            if report.trail:
+                self._check_trail(report.trail)
+            if report.failure is not None and (
+                len(report.failure.message) > FAILURE_MESSAGE_LENGTH_MAX
+                or len(report.failure.detail) > FAILURE_DETAIL_LENGTH_MAX
+                or len(report.failure.kind) > NAME_LENGTH_MAX
+            ):
+                raise ProtocolViolation(
+                    f"reports.failure: kind, message and detail may have {NAME_LENGTH_MAX}, "
+                    f"{FAILURE_MESSAGE_LENGTH_MAX:,} and {FAILURE_DETAIL_LENGTH_MAX:,} characters"
+                )
+        for note in frame.progress:
+            if not 0 <= note.fraction <= 1 or len(note.message) > DESCRIPTION_LENGTH_MAX:
+                raise ProtocolViolation(f"progress: of task {note.task}: a fraction of 0 to 1 and a short message")
+
+    def _check_trail(self, trail: bytes) -> None:
+        if len(trail) > TRAIL_BYTES_MAX:
+            raise ProtocolViolation(f"reports.trail: {len(trail):,} bytes; {TRAIL_BYTES_MAX:,} at most")
+        try:
+            check_json(trail)
+        except BadJson as error:
+            raise ProtocolViolation(f"reports.trail: {error}") from None
+
+    def _check_hello(self, hello: Hello) -> None:
+        try:
+            self._check_hello_fields(hello)
+        except ProtocolViolation as violation:
+            raise ProtocolViolation(str(violation), permanent=True) from None
+
+    def _check_hello_fields(self, hello: Hello) -> None:
+        _violates(_check_text, "hello.worker_id", hello.worker, 1, NAME_LENGTH_MAX)
+        _violates(_check_text, "hello.boot_id", hello.boot, 1, NAME_LENGTH_MAX)
+        if hello.session < 1:
+            raise ProtocolViolation("hello.session: must be 1 or more")
+        if not 1 <= hello.concurrency <= CONCURRENCY_MAX:
+            raise ProtocolViolation(f"hello.concurrency: {hello.concurrency} is not between 1 and {CONCURRENCY_MAX:,}")
+        if not 1 <= len(hello.offers) <= CAPABILITIES_PER_WORKER_MAX:
+            raise ProtocolViolation(
+                f"hello.capabilities: {len(hello.offers)} is not between 1 and {CAPABILITIES_PER_WORKER_MAX}"
+            )
+        if len(hello.tags) > TAGS_MAX or any(len(tag) > NAME_LENGTH_MAX for tag in hello.tags):
+            raise ProtocolViolation(f"hello.tags: {TAGS_MAX} tags of {NAME_LENGTH_MAX} characters at most")
+        names: set[str] = set()
+        for offer in hello.offers:
+            _violates(_check_text, "hello.capabilities.name", offer.name, 1, NAME_LENGTH_MAX)
+            _violates(_check_text, "hello.capabilities.version", offer.version, 1, NAME_LENGTH_MAX)
+            if offer.name in names:
+                raise ProtocolViolation(f"hello.capabilities: {offer.name} stands twice")
+            names.add(offer.name)
+            for field, schema in (("input_schema", offer.input_schema), ("output_schema", offer.output_schema)):
+                self._check_schema(f"hello.capabilities.{field} of {offer.name}", schema)
+
+    def _check_schema(self, field: str, schema: bytes) -> None:
+        if len(schema) > SCHEMA_BYTES_MAX:
+            raise ProtocolViolation(f"{field}: {len(schema):,} bytes; {SCHEMA_BYTES_MAX:,} at most")
+        if schema:
+            try:
+                self._schemas.validator(schema)
+            except BadSchema as error:
+                raise ProtocolViolation(f"{field}: {error}") from None
+
+
+class _Refused(Exception):
+    def __init__(self, field: str, reason: str) -> None:
+        self.field = field
+        self.reason = reason
+        super().__init__(f"{field}: {reason}")
+
+
+def _check_text(field: str, text: str, length_min: int, length_max: int) -> None:
+    if not length_min <= len(text) <= length_max:
+        raise _Refused(field, f"has {len(text):,} characters; {length_min} to {length_max:,} are allowed")
+    if not text.isprintable() and any(ord(char) < 32 and char not in "\n\t" for char in text):
+        raise _Refused(field, "has control characters")
+
+
+def _check_digest(field: str, digest: str) -> None:
+    if len(digest) != _HEX_DIGEST_LENGTH or not set(digest) <= set("0123456789abcdef"):
+        raise _Refused(field, "must be a SHA-256 digest in lower-case hexadecimal")
+
+
+def _check_name(field: str, name: str) -> None:
+    _violates(_check_text, field, name, 1, NAME_LENGTH_MAX)
+
+
+def _violates(check: Callable[Checked, None], *args: Checked.args, **kwargs: Checked.kwargs) -> None:
+    try:
+        check(*args, **kwargs)
+    except _Refused as refused:
+        raise ProtocolViolation(str(refused)) from None
+
+
+def _ids_only(ids: list[str], field: str, refusals: list[Refusal]) -> list[str]:
+    if all(map(is_task_id, ids)):
+        return ids
+    refusals += [
+        Refusal(bad[:NAME_LENGTH_MAX], "invalid", field, "must be a UUID version 7 in lower case")
+        for bad in ids
+        if not is_task_id(bad)
+    ]
+    return [task_id for task_id in ids if is_task_id(task_id)]

@@ -1,0 +1,74 @@
+"""JSON Schemas of capabilities, compiled once each; they never fetch anything and match in linear time."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any, Final
+
+import jsonschema_rs
+
+from merit.gateway.json_check import BadJson, check_json
+
+_COMPILED_MAX: Final = 4_096
+
+
+class BadSchema(ValueError):
+    """The schema cannot be used; the message says why."""
+
+
+class _Refuses:
+    """Retriever for references to other documents: there are none to be had."""
+
+    def __call__(self, uri: str) -> Any:
+        raise ValueError(f"reference to {uri}: a schema must be complete in itself")
+
+
+class Schemas:
+    """Compiled schemas by their text; the least recently used ones are forgotten."""
+
+    def __init__(self) -> None:
+        self._compiled: OrderedDict[bytes, Any] = OrderedDict()
+
+    def validator(self, schema: bytes) -> Any:
+        """The compiled schema.
+
+        Raises:
+            BadSchema: it is no JSON Schema 2020-12, refers to other documents, or has a pattern that cannot be
+                matched in linear time.
+        """
+        compiled = self._compiled.get(schema)
+        if compiled is not None:
+            self._compiled.move_to_end(schema)
+            return compiled
+        try:
+            document = check_json(schema)
+            if not isinstance(document, dict | bool):
+                raise BadSchema("must be an object or a boolean")
+            jsonschema_rs.meta.validate(document)
+            compiled = jsonschema_rs.Draft202012Validator(
+                document,
+                retriever=_Refuses(),
+                pattern_options=jsonschema_rs.RegexOptions(),
+                validate_formats=False,
+            )
+        except (BadJson, jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
+            raise BadSchema(str(error).split("\n", 1)[0]) from error
+        self._compiled[schema] = compiled
+        if len(self._compiled) > _COMPILED_MAX:
+            self._compiled.popitem(last=False)
+        return compiled
+
+    def problem(self, schema: bytes, value: Any) -> tuple[str, str] | None:
+        """Where ``value`` does not fit and why, or None when it fits. The place is a path such as ``user.tags[2]``."""
+        validator = self.validator(schema)
+        if validator.is_valid(value):
+            return None
+        error = next(iter(validator.iter_errors(value)))
+        return _path(error.instance_path), str(error.message)
+
+
+def _path(parts: list[str | int]) -> str:
+    text = ""
+    for part in parts:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text

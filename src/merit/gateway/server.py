@@ -1,0 +1,94 @@
+"""The gRPC server of a control plane."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Final
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from merit.gateway.blobs_service import BlobsService
+from merit.gateway.streams import WorkersService
+from merit.gateway.tasks_service import TasksService
+from merit.model.limits import MESSAGE_BYTES_MAX
+from merit.wire.v1 import tasks_pb2, tasks_pb2_grpc, worker_pb2, worker_pb2_grpc
+
+_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.so_reuseport", 0),  # two servers on one port would share its connections by chance
+    ("grpc.keepalive_time_ms", 10_000),  # a peer whose machine is gone is noticed within half a minute
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+)
+
+
+class CannotListen(Exception):
+    """The address cannot be had, or must not be listened on; the message says what to do."""
+
+
+def check_address(address: str) -> None:
+    """Refuse what is not on this machine alone: there are no identities yet, so anybody who can connect may do all.
+
+    Raises:
+        CannotListen: with what to do instead.
+    """
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65_535:
+        raise CannotListen(f"{address!r} is no HOST:PORT, such as 127.0.0.1:50051")
+    host = host.strip("[]")
+    try:
+        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise CannotListen(
+            f"{address} is not a loopback address. This version has no TLS and no identities yet, so it serves this "
+            "machine only: use 127.0.0.1:PORT, and a tunnel (such as ssh -L) from elsewhere"
+        )
+
+
+class GrpcServer:
+    """Serves the given services on an address."""
+
+    def __init__(self, address: str, workers: WorkersService, tasks: TasksService, blobs: BlobsService) -> None:
+        check_address(address)
+        self._address = address
+        self._server = grpc.aio.server(options=_OPTIONS)
+        worker_pb2_grpc.add_WorkersServicer_to_server(workers, self._server)
+        tasks_pb2_grpc.add_TasksServicer_to_server(tasks, self._server)
+        tasks_pb2_grpc.add_BlobsServicer_to_server(blobs, self._server)
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = [
+            worker_pb2.DESCRIPTOR.services_by_name["Workers"].full_name,
+            tasks_pb2.DESCRIPTOR.services_by_name["Tasks"].full_name,
+            tasks_pb2.DESCRIPTOR.services_by_name["Blobs"].full_name,
+        ]
+        self._names = names
+        reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+
+    async def start(self) -> str:
+        """Listen; the address, with the port that was given if 0 was asked for.
+
+        Raises:
+            CannotListen: the port is taken, or the like.
+        """
+        try:
+            port = self._server.add_insecure_port(self._address)
+        except RuntimeError as error:
+            raise CannotListen(
+                f"cannot listen on {self._address}: is another server there? Stop it or choose another port"
+            ) from error
+        await self._server.start()
+        for name in ("", *self._names):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        return f"{self._address.rpartition(':')[0]}:{port}"
+
+    async def stop(self, grace_s: float) -> None:
+        """Take nothing new, and end the streams after ``grace_s``."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace_s)

@@ -1,0 +1,497 @@
+"""The kernel of a cell: it stands between the streams and the machine, and keeps the order of things.
+
+The shell hands in what comes (``worker_frame``, ``client_frame``, ``offer``, …) and calls ``step``, which lets the
+machine handle all that is there as one batch and returns the batch's record. Only when the shell has made the record
+durable and says so (``committed``) do the batch's effects, acknowledgements and replies come out: as frames
+(``outgoing``) and as answers to requests (``answers``). Records may be on their way to the journal while the next batch
+is handled; what comes out waits for the sequence it depends on.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from merit.core.codec import encode_event
+from merit.core.machine import Decision, Machine
+from merit.kernel.quarantine import Quarantine, Stopped
+from merit.kernel.waiting import FromClient, FromWorker, Gone, Offered
+from merit.model.commands import (
+    Allocate,
+    AttachWorker,
+    CancelTasks,
+    Command,
+    DetachWorker,
+    FollowUp,
+    StartLeadership,
+    SubmitTasks,
+    TakeFrame,
+    Tick,
+)
+from merit.model.effects import CloseWorker, Effect, SendAssignment, SendCancel, TellSettled
+from merit.model.frames import (
+    CellFrame,
+    ClientFrame,
+    ClientWelcome,
+    Hello,
+    ServerFrame,
+    Settled,
+    Welcome,
+    WorkerFrame,
+)
+from merit.model.record import Record, Tail, record_hash, seal
+from merit.model.tasks import Refusal, Task
+from merit.session.cell_end import CellEnd
+from merit.session.server_end import ServerEnd
+
+End = CellEnd | ServerEnd
+
+TENANT = "default"
+PRINCIPAL = "local"
+"""Whom everybody is, as long as there are no identities and the server listens on loopback only."""
+_SYSTEM = "cell"
+
+
+class Answer(Struct, frozen=True):
+    """To a command that was offered with a ``ticket``: it is durable, but for what was refused."""
+
+    ticket: int
+    refusals: list[Refusal]
+
+
+class Lookup(Struct, frozen=True):
+    """A client asks after tasks that the cell has forgotten: the shell reads them from the journal."""
+
+    end: ServerEnd
+    tasks: list[str]
+
+
+class _Attached(Struct, frozen=True):
+    """Stands among the effects: what follows goes to this stream, what came before does not."""
+
+    end: CellEnd
+    welcome: Welcome
+
+
+class _Closed(Struct, frozen=True):
+    """Stands among the effects: a stream that was not admitted."""
+
+    end: CellEnd
+    reason: str
+
+
+class _Batch(Struct):
+    """What waits until the journal is durable up to ``last``."""
+
+    last: int
+    acks: list[tuple[End, int]]
+    effects: list[Effect | _Attached | _Closed]
+    refusals: list[tuple[ServerEnd, list[Refusal]]]
+    answers: list[Answer]
+    lookups: list[Lookup]
+
+
+class Kernel:
+    """See the module.
+
+    Args:
+        cell: the cell's name, which stands in every record.
+        machine: holds the state at the journal's end.
+        tail: of the journal, with the epoch that this leader was given.
+        holder: this leader's name.
+        quarantine: what stopped the cell before.
+    """
+
+    def __init__(self, cell: str, machine: Machine, tail: Tail, holder: str, quarantine: Quarantine) -> None:
+        if machine.state.sequence + 1 != tail.next:
+            raise ValueError(f"state at {machine.state.sequence}, journal at {tail.next - 1}: they must agree")
+        self.cell = cell
+        self.machine = machine
+        self.epoch = tail.epoch
+        self.durable = tail.next - 1
+        """Sequence of the last event that is durable."""
+        self._holder = holder
+        self._previous = tail.last_hash
+        self._next = tail.next
+        self._quarantine = quarantine
+        self._now_ns = 0
+        self._waiting: deque[FromWorker | FromClient | Gone | Offered] = deque()
+        self._batches: deque[_Batch] = deque()
+        self._batch = self._new_batch()
+        self._events: list[bytes] = []
+        self._bytes = 0
+        self._workers: dict[str, CellEnd] = {}
+        """By worker: the stream on which it speaks."""
+        self._streams: dict[str, CellEnd] = {}
+        """By worker: the stream on which it is spoken to. Follows ``_workers`` when that is durable."""
+        self._watchers: dict[str, ServerEnd | list[ServerEnd]] = {}
+        self._dirty: dict[End, None] = {}
+        self._answers: list[Answer] = []
+        self._lookups: list[Lookup] = []
+        self._ticket = 0
+        self.offer(StartLeadership(TENANT, _SYSTEM, self.epoch, holder))
+        if quarantine.tasks:
+            reason = "it stopped the cell; see the quarantine file beside the journal"
+            self.offer(CancelTasks(TENANT, _SYSTEM, list(quarantine.tasks), reason))
+
+    # What comes in
+
+    @property
+    def busy(self) -> bool:
+        """Whether ``step`` has something to do before time passes."""
+        return bool(self._waiting) or bool(self.machine.ready) or bool(self.machine.affected)
+
+    def worker_frame(self, end: CellEnd, frame: WorkerFrame) -> None:
+        """A worker says something.
+
+        Raises:
+            ProtocolViolation: the worker broke the protocol; the stream has to end.
+        """
+        if end.closing:
+            return
+        if end.take(frame):
+            self._waiting.append(FromWorker(end, frame))
+        self._dirty[end] = None
+
+    def worker_gone(self, end: CellEnd) -> None:
+        """A worker's stream has ended, whoever ended it."""
+        end.closing = True
+        self._dirty.pop(end, None)
+        if end.hello is not None and self._streams.get(end.hello.worker) is end:
+            del self._streams[end.hello.worker]
+        self._waiting.append(Gone(end))
+
+    def client_frame(self, end: ServerEnd, frame: ClientFrame, refusals: list[Refusal]) -> None:
+        """A client says something; ``refusals`` is what the door did not let through.
+
+        Raises:
+            ProtocolViolation: the client broke the protocol; the stream has to end.
+        """
+        if end.closing:
+            return
+        if end.take(frame):
+            self._waiting.append(FromClient(end, frame, refusals))
+        self._dirty[end] = None
+
+    def client_gone(self, end: ServerEnd) -> None:
+        """A client's stream has ended; nobody is told of its tasks any more, which go on."""
+        end.closing = True
+        self._dirty.pop(end, None)
+
+    def offer(self, command: Command) -> int:
+        """Take a command that came on no stream; the ticket under which ``answers`` will have what came of it."""
+        self._ticket += 1
+        self._waiting.append(Offered(command, self._ticket))
+        return self._ticket
+
+    def found(self, end: ServerEnd, outcomes: list[Settled], missing: list[str]) -> None:
+        """What a ``Lookup`` came to."""
+        for outcome in outcomes:
+            end.outcome(outcome)
+        for task_id in missing:
+            end.refusal(Refusal(task_id, "not_found", "watch", "no such task in this cell's journal"))
+        if not end.closing:
+            self._dirty[end] = None
+
+    # The batch
+
+    def step(self, now_ns: int) -> Record | None:
+        """Handle what is there, as one batch.
+
+        Args:
+            now_ns: Unix time. Should it run backwards, it stands still.
+
+        Returns:
+            The record to make durable, or None when nothing has changed.
+
+        Raises:
+            Stopped: the machine met a defect. Nothing of the batch may be made durable and the cell must stop; what
+                caused it is named, to be set aside.
+        """
+        self._now_ns = max(self._now_ns, now_ns)
+        machine, limits = self.machine, self.machine.limits
+        left = limits.batch_items_max
+        due_ns = machine.next_due_ns()
+        if due_ns is not None and due_ns <= self._now_ns:
+            self._handle(Tick(TENANT, _SYSTEM))
+        while (
+            self._waiting
+            and left > 0
+            and len(self._events) < limits.batch_events_max
+            and self._bytes + machine.payload_bytes < limits.batch_bytes_max
+        ):
+            item = self._waiting.popleft()
+            if type(item) is FromWorker:
+                left -= item.frame.items
+                self._from_worker(item.end, item.frame)
+            elif type(item) is FromClient:
+                left -= item.frame.items
+                self._from_client(item)
+            elif type(item) is Gone:
+                self._gone(item.end)
+            elif type(item) is Offered:
+                left -= 1
+                self._batch.answers.append(Answer(item.ticket, self._handle(item.command)))
+        if machine.affected:
+            self._handle(FollowUp(TENANT, _SYSTEM, limits.batch_items_max))
+        if machine.ready:
+            self._handle(Allocate(TENANT, _SYSTEM, limits.batch_items_max))
+        return self._close_batch()
+
+    def _close_batch(self) -> Record | None:
+        batch, self._batch = self._batch, self._new_batch()
+        events, self._events, self._bytes = self._events, [], 0
+        record = None
+        if events:
+            payloads = self.machine.take_payloads()
+            record = seal(
+                self.cell,
+                self._next,
+                self.epoch,
+                self._holder,
+                self._now_ns,
+                self._previous,
+                events,
+                list(payloads.values()),
+            )
+            self._previous = record_hash(record)
+            self._next += len(events)
+        batch.last = self._next - 1
+        self._batches.append(batch)
+        if record is None:
+            self.committed(self.durable)
+        return record
+
+    def _new_batch(self) -> _Batch:
+        return _Batch(0, [], [], [], [], [])
+
+    def _handle(self, command: Command) -> list[Refusal]:
+        decision = self._decide(command)
+        self._batch.effects += decision.effects
+        return decision.refusals
+
+    def _decide(self, command: Command) -> Decision:
+        try:
+            decision = self.machine.handle(command, self._now_ns)
+            events = [encode_event(event) for event in decision.events]
+        except Exception as error:
+            raise Stopped(self.machine.cursor, error) from error
+        self._events += events
+        self._bytes += sum(map(len, events))
+        return decision
+
+    def _from_worker(self, end: CellEnd, frame: WorkerFrame) -> None:
+        hello = end.hello
+        if hello is None or end.closing:
+            return
+        if frame.hello is not None:
+            self._attach(end, hello, frame.credits)
+        if self._workers.get(hello.worker) is not end:
+            return
+        reports = frame.reports
+        if self._quarantine:
+            reports = [self._quarantine.instead_of(report) for report in reports]
+        self._handle(
+            TakeFrame(
+                TENANT,
+                hello.worker,
+                hello.worker,
+                hello.boot,
+                hello.session,
+                reports,
+                frame.started,
+                frame.returned,
+                frame.progress,
+                frame.credits,
+                frame.draining,
+            )
+        )
+        self._batch.acks.append((end, frame.sequence))
+        if frame.bye:
+            self._handle(DetachWorker(TENANT, hello.worker, hello.worker, hello.boot, hello.session, True))
+            if self._workers.get(hello.worker) is end:
+                del self._workers[hello.worker]
+
+    def _attach(self, end: CellEnd, hello: Hello, granted: int) -> None:
+        effects = self._decide(AttachWorker(TENANT, hello.worker, hello, granted)).effects
+        if effects and type(effects[0]) is CloseWorker:
+            end.closing = True
+            self._batch.effects.append(_Closed(end, effects[0].reason))
+            return
+        self._workers[hello.worker] = end
+        self._batch.effects.append(_Attached(end, Welcome(self.cell, self.epoch, self.machine.limits.beat_ns)))
+        self._batch.effects += effects
+
+    def _gone(self, end: CellEnd) -> None:
+        hello = end.hello
+        if hello is None or self._workers.get(hello.worker) is not end:
+            return
+        del self._workers[hello.worker]
+        self._handle(DetachWorker(TENANT, hello.worker, hello.worker, hello.boot, hello.session, False))
+
+    def _from_client(self, item: FromClient) -> None:
+        end, frame = item.end, item.frame
+        if frame.hello is not None:
+            end.welcome(ClientWelcome(self.cell, self.epoch))
+        refusals = list(item.refusals)
+        submits = [(frame.tasks, False)] if frame.tasks else []
+        submits += [(group, True) for group in frame.groups]
+        for described, atomic in submits:
+            tasks, set_aside = self._quarantine.without(described) if self._quarantine else (described, [])
+            refusals += set_aside
+            refused = self._handle(SubmitTasks(TENANT, PRINCIPAL, tasks, atomic))
+            refusals += refused
+            names = {refusal.task for refusal in refused} if refused else ()
+            for spec in tasks:
+                if spec.id not in names:
+                    self._watch(spec.id, end)
+        if frame.cancels:
+            # A cancel that comes too late is no news to a client that will hear the outcome anyway.
+            refused = self._handle(CancelTasks(TENANT, PRINCIPAL, frame.cancels))
+            refusals += [refusal for refusal in refused if refusal.code == "not_found"]
+        if frame.watch:
+            self._take_watch(end, frame.watch)
+        if refusals:
+            self._batch.refusals.append((end, refusals))
+        self._batch.acks.append((end, frame.sequence))
+
+    def _take_watch(self, end: ServerEnd, ids: list[str]) -> None:
+        unknown: list[str] = []
+        for task_id in ids:
+            task = self.machine.state.tasks.get(task_id)
+            if task is None:
+                unknown.append(task_id)
+                continue
+            self._watch(task_id, end)
+            if task.state.final:
+                self._batch.effects.append(TellSettled(task_id))
+        if unknown:
+            self._batch.lookups.append(Lookup(end, unknown))
+
+    def _watch(self, task_id: str, end: ServerEnd) -> None:
+        watcher = self._watchers.get(task_id)
+        if watcher is None:
+            self._watchers[task_id] = end
+        elif isinstance(watcher, list):
+            watcher[:] = [other for other in watcher if not other.closing and other is not end] + [end]
+        elif watcher is not end:
+            self._watchers[task_id] = end if watcher.closing else [watcher, end]
+
+    # What goes out
+
+    def committed(self, sequence: int) -> None:
+        """The journal is durable up to ``sequence``: let out what waited for it."""
+        self.durable = max(self.durable, sequence)
+        while self._batches and self._batches[0].last <= self.durable:
+            self._release(self._batches.popleft())
+
+    def _release(self, batch: _Batch) -> None:
+        dirty = self._dirty
+        for end, sequence in batch.acks:
+            end.durable(sequence)
+            if not end.closing:
+                dirty[end] = None
+        for client, refusals in batch.refusals:
+            for refusal in refusals:
+                client.refusal(refusal)
+        workers = self._streams
+        for effect in batch.effects:
+            if type(effect) is SendAssignment:
+                worker = workers.get(effect.worker)
+                if worker is not None:
+                    worker.assign(effect.assignment)
+                    dirty[worker] = None
+            elif type(effect) is TellSettled:
+                self._tell(effect.task)
+            elif type(effect) is SendCancel:
+                worker = workers.get(effect.worker)
+                if worker is not None:
+                    worker.cancel(effect.attempt)
+                    dirty[worker] = None
+            elif type(effect) is _Attached:
+                self._open(effect)
+            elif type(effect) is CloseWorker:
+                self._close_worker(effect)
+            elif type(effect) is _Closed:
+                self._close(effect.end, effect.reason)
+        self._answers += batch.answers
+        self._lookups += batch.lookups
+
+    def _tell(self, task_id: str) -> None:
+        watcher = self._watchers.pop(task_id, None)
+        if watcher is None:
+            return
+        task = self.machine.state.tasks.get(task_id)
+        for end in watcher if isinstance(watcher, list) else (watcher,):
+            if end.closing:
+                continue
+            if task is None:
+                self._lookups.append(Lookup(end, [task_id]))
+                continue
+            end.outcome(settled(task))
+            self._dirty[end] = None
+
+    def _open(self, attached: _Attached) -> None:
+        end = attached.end
+        if end.closing or end.hello is None:
+            return
+        name = end.hello.worker
+        before = self._streams.get(name)
+        if before is not None and not before.closing and before.hello is not None:
+            same = before.hello.boot == end.hello.boot
+            newer = "it opened a newer stream" if same else "another process has its name; give each its own"
+            self._close(before, f"superseded: worker {name}: {newer}")
+        self._streams[name] = end
+        end.welcome(attached.welcome)
+        self._dirty[end] = None
+
+    def _close_worker(self, effect: CloseWorker) -> None:
+        end = self._streams.get(effect.worker)
+        if end is None or end.hello is None:
+            return
+        if (end.hello.boot, end.hello.session) == (effect.boot, effect.session):
+            self._close(end, effect.reason)
+
+    def _close(self, end: CellEnd, reason: str) -> None:
+        end.refuse(reason)
+        self._dirty[end] = None
+
+    def outgoing(self) -> list[tuple[End, CellFrame | ServerFrame]]:
+        """The frames that can be sent now, at most two for each end; the rest waits for acknowledgements."""
+        frames: list[tuple[End, CellFrame | ServerFrame]] = []
+        dirty, self._dirty = self._dirty, {}
+        for end in dirty:
+            while (frame := end.frame()) is not None:
+                frames.append((end, frame))
+        return frames
+
+    def answers(self) -> list[Answer]:
+        """Answers to offered commands, since the last call."""
+        answers, self._answers = self._answers, []
+        return answers
+
+    def lookups(self) -> list[Lookup]:
+        """Questions that only the journal can answer, since the last call."""
+        lookups, self._lookups = self._lookups, []
+        return lookups
+
+    @property
+    def watchers(self) -> Mapping[str, object]:
+        """By task: who is told its outcome."""
+        return self._watchers
+
+
+def settled(task: Task) -> Settled:
+    """A final task as its watchers hear of it."""
+    last = task.attempts[-1] if task.attempts else None
+    return Settled(
+        task.id,
+        task.state,
+        task.result,
+        task.result_blob,
+        task.failure,
+        len(task.attempts),
+        last.worker if last is not None else "",
+    )

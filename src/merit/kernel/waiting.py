@@ -1,0 +1,39 @@
+"""What waits for the next batch."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from merit.model.commands import Command
+from merit.model.frames import ClientFrame, WorkerFrame
+from merit.model.tasks import Refusal
+from merit.session.cell_end import CellEnd
+from merit.session.server_end import ServerEnd
+
+
+class FromWorker(Struct, frozen=True):
+    """A worker's frame."""
+
+    end: CellEnd
+    frame: WorkerFrame
+
+
+class FromClient(Struct, frozen=True):
+    """A client's frame, and what the door did not let through of it."""
+
+    end: ServerEnd
+    frame: ClientFrame
+    refusals: list[Refusal]
+
+
+class Gone(Struct, frozen=True):
+    """A worker's stream has ended."""
+
+    end: CellEnd
+
+
+class Offered(Struct, frozen=True):
+    """A command that came on no stream; ``ticket`` names the answer."""
+
+    command: Command
+    ticket: int

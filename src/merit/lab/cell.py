@@ -1,0 +1,354 @@
+"""The shell of a simulated cell: the real kernel, machine and ends over a journal in memory, in virtual time."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from merit.allocation.least_loaded import LeastLoaded
+from merit.core.codec import FOLD_VERSION, decode_event, decode_state, encode_state, fold, state_digest
+from merit.core.machine import Machine
+from merit.core.staffing import WORKER_KEY
+from merit.core.state import State
+from merit.kernel.kernel import End, Kernel, Lookup
+from merit.kernel.quarantine import Quarantine, Stopped
+from merit.lab.ledger import Ledger, Violation
+from merit.lab.network import Network, Stream
+from merit.lab.witness import Witness
+from merit.lab.world import World
+from merit.model.events import AttemptAssigned, Event
+from merit.model.limits import MILLISECOND_NS, SECOND_NS, Limits
+from merit.model.record import Record
+from merit.ports.journal import Fenced, JournalUnavailable, OutcomeUnknown
+from merit.session.cell_end import CellEnd
+from merit.session.link import ProtocolViolation
+from merit.session.server_end import ServerEnd
+from merit.storage.memory_journal import FaultPlan, MemoryDisk, MemoryJournal, PendingAppend
+from merit.storage.memory_snapshots import MemorySnapshots
+
+CELL = "cell"
+PENDING_MAX = 3
+"""Records that may be on their way to the journal at a time."""
+
+
+def limits_of(world: World) -> Limits:
+    """Small bounds and short times, so that all of them are met."""
+    return Limits(
+        live_tasks_max=1_000 if world.rng.random() < 0.9 else 12,
+        finals_max=100_000 if world.rng.random() < 0.7 else 12,
+        grace_ns=800 * MILLISECOND_NS,
+        reconnect_ns=400 * MILLISECOND_NS,
+        stale_ns=3 * SECOND_NS,
+        beat_ns=500 * MILLISECOND_NS,
+        backoff_ns=30 * MILLISECOND_NS,
+        backoff_ns_max=500 * MILLISECOND_NS,
+        batch_items_max=8_192 if world.rng.random() < 0.7 else 4,
+    )
+
+
+class SimulatedCell:
+    """A cell that can be killed between any two of its steps and starts again from its disk."""
+
+    def __init__(self, world: World, network: Network) -> None:
+        self._world = world
+        self._network = network
+        self.disk = MemoryDisk(CELL)
+        self.snapshots = MemorySnapshots()
+        self.ledger = Ledger()
+        self.assigned_on: dict[tuple[str, int], Stream] = {}
+        """By attempt: the stream that its worker was attached by when it was assigned."""
+        self.acknowledged: set[str] = set()
+        """Tasks that some client was told are taken."""
+        self._witness = Witness(self.ledger)
+        self._limits = limits_of(world)
+        self._deferred = world.rng.random() < 0.4
+        self._streams: dict[End, Stream] = {}
+        self._kernel: Kernel | None = None
+        self._journal = MemoryJournal(self.disk)
+        self._pending: deque[PendingAppend] = deque()
+        self._decoded: dict[int, list[Event]] = {}
+        self._lives = 0
+        self._step_at_ns = 0
+        self._clock_offset_ns = 0
+        self._clock_stands_until_ns = 0
+        self._clock_ns = 0
+        self._records_read = 0
+
+    @property
+    def up(self) -> bool:
+        return self._kernel is not None
+
+    @property
+    def kernel(self) -> Kernel | None:
+        """The present one, None while the cell is down."""
+        return self._kernel
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing is waiting to be handled or to become durable."""
+        return self._kernel is not None and not self._kernel.busy and not self._pending
+
+    # Life and death
+
+    def start(self) -> None:
+        """Lead, read the journal, go on."""
+        world = self._world
+        self._lives += 1
+        self._deferred = self._deferred if world.rng.random() < 0.8 else not self._deferred
+        self._journal = MemoryJournal(self.disk, deferred=self._deferred)
+        tail = self._journal.lead(f"holder-{self._lives}", world.now_ns)
+        self._catch_up()
+        state = State()
+        snapshot = self.snapshots.latest()
+        if snapshot is not None and world.rng.random() < 0.7:
+            world.coverage["start from snapshot"] += 1
+            state = decode_state(snapshot.data)
+        for record in self._journal.read(state.sequence + 1):
+            fold(state, record)
+        if self._lives > 1:
+            world.coverage["restart"] += 1
+        self._same(state)
+        self._kernel = Kernel(
+            CELL, Machine(state, LeastLoaded(), self._limits), tail, f"holder-{self._lives}", Quarantine()
+        )
+        self._wake(0)
+
+    def die(self, what: str) -> None:
+        """The process is gone, with everything that was not durable, and will be started again."""
+        world = self._world
+        world.coverage[what] += 1
+        world.note(f"cell dies: {what}")
+        self._journal.crash()
+        self._kernel = None
+        self._pending.clear()
+        self._step_at_ns = 0
+        self._catch_up()
+        streams, self._streams = self._streams, {}
+        for stream in streams.values():
+            stream.at_cell = False
+            self._network.snap(stream)
+        world.after(world.between(1, 1500), "cell starts", self.start)
+
+    def _dies(self, where: str) -> bool:
+        if self._world.weather.cell_crash and self._world.rng.random() < self._world.weather.cell_crash:
+            self.die(f"crash {where}")
+            return True
+        return False
+
+    def _same(self, state: State) -> None:
+        """What a start came to is what the journal says, and holds all that was promised."""
+        if state_digest(state) != state_digest(self.ledger.state):
+            raise Violation("fold", "", f"the state at {state.sequence} is not the fold of the journal")
+        live = {task.id for task in state.tasks.values() if not task.state.final}
+        lost = self.acknowledged - live - self.ledger.settled.keys()
+        if lost:
+            raise Violation("acknowledged", min(lost), "was acknowledged, and is neither alive nor final")
+
+    # What comes in
+
+    def opened(self, stream: Stream) -> None:
+        """See `Listener`."""
+        self._streams[stream.end] = stream
+
+    def disconnected(self, stream: Stream) -> None:
+        """See `Listener`."""
+        if self._kernel is None or self._streams.pop(stream.end, None) is None:
+            return
+        if isinstance(stream.end, CellEnd):
+            self._kernel.worker_gone(stream.end)
+        else:
+            self._kernel.client_gone(stream.end)
+        self._wake(self._world.between(0, 2))
+
+    def receive(self, stream: Stream, frame: Any) -> None:
+        """See `Listener`."""
+        kernel, end = self._kernel, stream.end
+        if kernel is None or end not in self._streams or end.closing:
+            return
+        fresh = frame.sequence == end.received + 1
+        try:
+            if isinstance(end, CellEnd):
+                kernel.worker_frame(end, frame)
+            else:
+                kernel.client_frame(end, frame, [])
+        except ProtocolViolation as violation:
+            self._world.coverage["protocol violation seen by cell"] += 1
+            self._world.note(f"cell: {violation}")
+            self._network.hang_up(stream, by_cell=True)
+            return
+        if fresh:
+            stream.promised.append(frame)
+        self._wake(self._world.between(0, 2))
+
+    # The loop
+
+    def _wake(self, wait_ns: int) -> None:
+        at_ns = self._world.now_ns + wait_ns
+        if self._kernel is not None and (not self._step_at_ns or at_ns < self._step_at_ns):
+            self._step_at_ns = at_ns
+            self._world.after(wait_ns, "cell steps", self._step, self._lives, at_ns)
+
+    def _step(self, life: int, at_ns: int) -> None:
+        kernel, world = self._kernel, self._world
+        if self._step_at_ns == at_ns:
+            self._step_at_ns = 0
+        if kernel is None or life != self._lives or len(self._pending) >= PENDING_MAX:
+            return
+        try:
+            record = kernel.step(self._clock())
+        except Stopped as stopped:
+            raise Violation("stopped", stopped.task, str(stopped)) from stopped
+        if record is not None:
+            self._decoded[record.first] = events = [decode_event(data) for data in record.events]
+            self._note_assigned(kernel, events)
+            if self._dies("after step, before append"):
+                return
+            if world.rng.random() < 0.2 and not self._flush(kernel):
+                return
+            if not self._append(kernel, record):
+                return
+        if self._flush(kernel):
+            self._look(kernel)
+            self._sleep(kernel)
+
+    def _note_assigned(self, kernel: Kernel, events: list[Event]) -> None:
+        for event in events:
+            if type(event) is AttemptAssigned:
+                end = kernel._workers.get(event.worker)
+                if end is not None and end in self._streams:
+                    self.assigned_on[event.task, event.number] = self._streams[end]
+
+    def _append(self, kernel: Kernel, record: Record) -> bool:
+        """Whether the cell lives on."""
+        world, number = self._world, self.disk.appends + 1
+        if world.weather.append_fault and world.rng.random() < world.weather.append_fault:
+            kind = world.rng.choice(("refused", "stored", "lost"))
+            self.disk.faults = FaultPlan(**{kind: frozenset({number})})
+        try:
+            pending = self._journal.append(record)
+        except JournalUnavailable:
+            self.die("append refused")
+            return False
+        except OutcomeUnknown:
+            self.die("append unknown, stored" if number in self.disk.faults.stored else "append unknown, lost")
+            return False
+        except Fenced as fenced:
+            raise Violation("journal sequence", "", str(fenced)) from fenced
+        if isinstance(pending, PendingAppend):
+            self._pending.append(pending)
+            world.after(world.between(0.5, 15), "journal settles", self._settled, self._lives)
+            return True
+        self._catch_up()
+        if self._dies("after append, before committed"):
+            return False
+        kernel.committed(record.last)
+        return not self._dies("after committed, before frames")
+
+    def _settled(self, life: int) -> None:
+        kernel = self._kernel
+        if kernel is None or life != self._lives or not self._pending:
+            return
+        self._journal.settle(1)
+        record = self._pending.popleft().record
+        self._catch_up()
+        if self._dies("after append, before committed"):
+            return
+        kernel.committed(record.last)
+        if not self._dies("after committed, before frames") and self._flush(kernel):
+            self._look(kernel)
+            self._sleep(kernel)
+
+    def _catch_up(self) -> None:
+        """The ledger reads what has become durable."""
+        ledger = self.ledger
+        for record in self.disk.records[self._records_read :]:
+            self._records_read += 1
+            ledger.take(record, self._decoded.pop(record.first, None))
+        if self._kernel is None:
+            self._decoded.clear()
+
+    def _flush(self, kernel: Kernel) -> bool:
+        """Let out what may go out; whether the cell lives on."""
+        for end, frame in kernel.outgoing():
+            stream = self._streams.get(end)
+            if stream is None:
+                continue
+            if self._dies("between frames"):
+                return False
+            self._witness.leaves(stream, frame)
+            self._network.send(stream, frame, up=False)
+            if frame.refused:
+                self._world.coverage["stream refused"] += 1
+                self._network.hang_up(stream, by_cell=True)
+        kernel.answers()
+        for lookup in kernel.lookups():
+            self._world.coverage["lookup"] += 1
+            self._world.after(self._world.between(0.1, 20), "lookup answered", self._answer, lookup, self._lives)
+        return True
+
+    def _answer(self, lookup: Lookup, life: int) -> None:
+        if self._kernel is None or life != self._lives:
+            return
+        found = [self.ledger.settled[task] for task in lookup.tasks if task in self.ledger.settled]
+        missing = [task for task in lookup.tasks if task not in self.ledger.settled]
+        self._kernel.found(lookup.end, found, missing)
+        self._flush(self._kernel)
+
+    def _sleep(self, kernel: Kernel) -> None:
+        """Wake when something is due; and let the weather have its way with disk and clock."""
+        world = self._world
+        if kernel.busy:
+            self._wake(world.between(0, 1))
+            return
+        due_ns = kernel.machine.next_due_ns()
+        if due_ns is not None:
+            self._wake(max(due_ns - self._clock(), MILLISECOND_NS // 4))
+
+    def _clock(self) -> int:
+        """The cell's own clock: it jumps ahead and stands still, and never runs backwards."""
+        world = self._world
+        if world.chance(world.weather.clock_jump, "clock jumps"):
+            self._clock_offset_ns += world.between(10, 10_000)
+        if world.chance(world.weather.clock_stop, "clock stands still"):
+            self._clock_stands_until_ns = world.now_ns + world.between(10, 2_000)
+        if world.now_ns >= self._clock_stands_until_ns:
+            self._clock_ns = world.now_ns + self._clock_offset_ns
+        return self._clock_ns
+
+    # Looking inside
+
+    def _look(self, kernel: Kernel) -> None:
+        """Cheap checks of what must hold between any two steps."""
+        machine = kernel.machine
+        tasks, workers = machine.state.tasks, machine.state.workers
+        if self._world.rng.random() < 0.1:
+            for key in machine.timers._armed:
+                name = key.removeprefix(WORKER_KEY)
+                if name not in workers and (name not in tasks or tasks[name].state.final):
+                    raise Violation("bounded", name, "has a timer and is not alive")
+            if self._world.rng.random() < 0.3:
+                self.snapshots.save(
+                    self.ledger.state.sequence, FOLD_VERSION, self.ledger.tail.last_hash, encode_state(self.ledger.state)
+                )
+        if kernel._batches or kernel._waiting or self._pending:
+            return
+        for task in kernel.watchers:
+            if task not in tasks or tasks[task].state.final:
+                raise Violation("bounded", task, "is watched and is not alive")
+        for end in self._streams:
+            if end.hello is not None and not end.closing and end._link._dealt != end.received:
+                message = f"frame {end.received} is durable, and only {end._link._dealt} is said to be dealt with"
+                raise Violation("acknowledgements", self._streams[end].peer.name, message)
+
+    def final_checks(self) -> None:
+        """What must hold when all is quiet."""
+        assert self._kernel is not None
+        self._same(self._kernel.machine.state)
+        for worker in self._kernel.machine.state.workers.values():
+            if worker.attempts:
+                raise Violation("bounded", worker.id, f"has live attempts of no task: {worker.attempts}")
+
+
+def new_end(*, worker: bool) -> End:
+    """What the cell's shell makes when a stream is opened."""
+    return CellEnd() if worker else ServerEnd()

@@ -1,0 +1,186 @@
+"""Simulated clients: the real client end, and programs that submit, cancel, watch, vanish and come back."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from merit.kernel.kernel import End
+from merit.lab.cell import SimulatedCell, new_end
+from merit.lab.ledger import Violation
+from merit.lab.network import Network, Stream
+from merit.lab.workers import CAPABILITIES
+from merit.lab.world import World
+from merit.model.frames import ServerFrame
+from merit.model.limits import MILLISECOND_NS, SECOND_NS
+from merit.model.tasks import Priority, TaskSpec
+from merit.session.client_end import ClientEnd
+from merit.session.link import ProtocolViolation
+
+LONG_NS = 3_600 * SECOND_NS
+
+
+class SimulatedClient:
+    """A program that submits ``tasks`` tasks over the time given, and wants to know what became of them."""
+
+    def __init__(self, world: World, network: Network, cell: SimulatedCell, number: int, tasks: int, over_ns: int) -> None:
+        self._world = world
+        self._network = network
+        self._cell = cell
+        self.name = f"c{number}"
+        self.partitioned_until_ns = 0
+        self.specs: dict[str, TaskSpec] = {}
+        self.gone = False
+        self._lives = 0
+        self._left = tasks
+        self._pace_ns = over_ns * 2 // max(tasks, 1)
+        self._start()
+        self._next()
+
+    def make_end(self) -> End:
+        return new_end(worker=False)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether it has done all it wanted to do, and knows all it wants to know."""
+        if self.gone:
+            return True
+        return not self._left and not self.end.unacknowledged and self.specs.keys() <= self._known
+
+    def waits_for(self) -> list[str]:
+        """What it has submitted and not heard of."""
+        return [] if self.gone else sorted(self.specs.keys() - self._known)
+
+    # The process
+
+    def _start(self) -> None:
+        self._lives += 1
+        self.end = ClientEnd(f"{self.name}.{self._lives}")
+        self.stream: Stream | None = None
+        self._known: set[str] = set()
+        """Tasks that this life of the program was told the end of, or a refusal."""
+        self._told: Counter[str] = Counter()
+        self._accepted: set[str] = set()
+        world = self._world
+        for spec in self.specs.values():
+            # A program that comes back cannot know what arrived: it says everything again, or asks after it.
+            if spec.id in self._cell.acknowledged and world.rng.random() < 0.5:
+                self.end.watch(spec.id)
+            else:
+                self.end.submit([spec])
+        self._later(world.between(0, 50), "connects", self._connect)
+
+    def _later(self, wait_ns: int, what: str, action: object, *arguments: object) -> None:
+        self._world.after(wait_ns, f"{self.name} {what}", self._if_alive, self._lives, action, *arguments)
+
+    def _if_alive(self, life: int, action: object, *arguments: object) -> None:
+        if life == self._lives and not self.gone and callable(action):
+            action(*arguments)
+
+    def _dies(self) -> bool:
+        world = self._world
+        if not world.chance(world.weather.client_crash, "client crash"):
+            return False
+        if self.stream is not None:
+            self.stream.at_peer = False
+            self._network.snap(self.stream)
+            self.stream = None
+        self._lives += 1
+        if world.rng.random() < 0.3:
+            world.coverage["client gone for good"] += 1
+            self.gone = True
+        else:
+            world.after(world.between(1, 1_000), f"{self.name} starts", self._start)
+            self.end = ClientEnd("nobody")
+        return True
+
+    # The stream
+
+    def _connect(self) -> None:
+        stream = self._network.connect(self)
+        if stream is None:
+            self._later(self._world.between(20, 200), "connects", self._connect)
+            return
+        self.stream = stream
+        self.end.connect()
+        self._pump()
+
+    def disconnected(self, stream: Stream) -> None:
+        if self.stream is stream:
+            self.stream = None
+            self.end.disconnected()
+            self._later(self._world.between(1, 150), "connects", self._connect)
+
+    def receive(self, stream: Stream, frame: ServerFrame) -> None:
+        if self.stream is not stream or self._dies():
+            return
+        try:
+            news = self.end.take(frame)
+        except ProtocolViolation as violation:
+            self._world.coverage["protocol violation seen by client"] += 1
+            self._world.note(f"{self.name}: {violation}")
+            self._network.hang_up(stream, by_cell=False)
+            return
+        refused = {refusal.task for refusal in news.refusals}
+        for refusal in news.refusals:
+            self._world.coverage[f"refused: {refusal.code}"] += 1
+            self._known.add(refusal.task)
+        for task in news.accepted:
+            if task in refused:
+                raise Violation("acknowledged", task, "was called accepted and refused in the same breath")
+            self._cell.acknowledged.add(task)
+        for outcome in news.outcomes:
+            self._known.add(outcome.task)
+            self._told[outcome.task] += 1
+            if self._told[outcome.task] > 1:
+                raise Violation("told once", outcome.task, f"{self.name} heard the end of it twice")
+        self._pump()
+
+    def _pump(self) -> None:
+        stream = self.stream
+        while stream is not None and stream.at_peer and (frame := self.end.frame()) is not None:
+            self._network.send(stream, frame, up=True)
+
+    # The program
+
+    def _next(self) -> None:
+        self._world.after(int(self._pace_ns * self._world.rng.random()), f"{self.name} acts", self._act)
+
+    def _act(self) -> None:
+        if self.gone or not self._left:
+            return
+        world = self._world
+        size = 1 if world.rng.random() < 0.7 else world.rng.randint(2, 5)
+        size = min(size, self._left)
+        group = [self._spec() for _ in range(size)]
+        self._left -= size
+        if size > 1 and world.rng.random() < 0.3:
+            for spec in group:
+                self.end.submit([spec])
+        else:
+            world.coverage["group" if size > 1 else "single"] += 1
+            self.end.submit(group)
+        if self.specs and world.rng.random() < 0.1:
+            world.coverage["cancel"] += 1
+            self.end.cancel(world.rng.choice(list(self.specs)))
+        self._pump()
+        self._next()
+
+    def _spec(self) -> TaskSpec:
+        world, rng = self._world, self._world.rng
+        task = f"{self.name}-{len(self.specs):02d}"
+        after: tuple[str, ...] = ()
+        if self.specs and rng.random() < 0.2:
+            world.coverage["dependency"] += 1
+            after = tuple(rng.sample(list(self.specs)[-6:], min(rng.randint(1, 2), len(self.specs))))
+        brief = rng.random() < 0.2
+        spec = TaskSpec(
+            task,
+            rng.choice(CAPABILITIES),
+            f'{{"n":{len(self.specs)}}}'.encode(),
+            priority=rng.choice(list(Priority)),
+            run_timeout_ns=int(rng.choice((150, 600)) * MILLISECOND_NS) if brief else LONG_NS,
+            attempts_max=rng.choice((1, 4, 4, 4, 10)),
+            after=after,
+        )
+        self.specs[task] = spec
+        return spec

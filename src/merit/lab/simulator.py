@@ -1,0 +1,166 @@
+"""The simulator: whole worlds in virtual time, each made from one number, and judged."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from hashlib import sha256
+
+from msgspec import Struct, field
+
+from merit.lab.cell import SimulatedCell
+from merit.lab.clients import SimulatedClient
+from merit.lab.ledger import Violation
+from merit.lab.network import Network
+from merit.lab.workers import SimulatedWorker
+from merit.lab.world import World
+from merit.model.limits import MILLISECOND_NS, SECOND_NS
+
+EVENTS_MAX = 20_000
+TROUBLE_NS = 3 * SECOND_NS
+"""How long the weather lasts."""
+QUIET_NS_MAX = 60 * SECOND_NS
+"""How long after it everything has to be done; far below the run time-outs of the tasks that must not run into them."""
+
+Plant = Callable[[], AbstractContextManager[None]]
+
+
+class SeedFailure(Struct):
+    """What was found in one world. ``story`` is the journal about the object, ``events`` what happened last."""
+
+    seed: int
+    check: str
+    about: str
+    message: str
+    story: list[str]
+    events: list[str]
+
+
+class WorldResult(Struct):
+    """How one world ended. ``digest`` is equal for equal runs."""
+
+    seed: int
+    digest: str
+    happened: int
+    tasks: int
+    failure: SeedFailure | None
+    coverage: Counter[str]
+
+
+class Campaign(Struct):
+    """How many worlds ended."""
+
+    seeds: int = 0
+    tasks: int = 0
+    happened: int = 0
+    failures: list[SeedFailure] = field(default_factory=list)
+    coverage: Counter[str] = field(default_factory=Counter)
+
+    def add(self, result: WorldResult) -> None:
+        """Count a world in."""
+        self.seeds += 1
+        self.tasks += result.tasks
+        self.happened += result.happened
+        self.coverage.update(result.coverage)
+        if result.failure is not None:
+            self.failures.append(result.failure)
+
+
+class Simulation:
+    """One world with one cell, some workers and some clients."""
+
+    def __init__(self, seed: int, steps_max: int) -> None:
+        self.world = world = World(seed, steps_max)
+        self.network = Network(world)
+        self.cell = SimulatedCell(world, self.network)
+        self.network.cell = self.cell
+        self.cell.start()
+        rng = world.rng
+        self.workers = [
+            SimulatedWorker(world, self.network, self.cell, number) for number in range(rng.choice((1, 2, 3, 4)))
+        ]
+        clients = rng.choice((1, 1, 2))
+        self.clients = [
+            SimulatedClient(world, self.network, self.cell, number, rng.randint(5, 30) // clients, TROUBLE_NS)
+            for number in range(clients)
+        ]
+        self._quiet = False
+        world.after(TROUBLE_NS, "the weather clears up", self._clear_up)
+
+    def run(self) -> None:
+        """Let it all happen.
+
+        Raises:
+            Violation: of a promise.
+        """
+        self.world.run(lambda: self._quiet)
+        self.cell.final_checks()
+
+    def _clear_up(self) -> None:
+        self.world.weather.clear_up()
+        self._watch(self.world.now_ns + QUIET_NS_MAX)
+
+    def _watch(self, until_ns: int) -> None:
+        restless = self._restless()
+        if not restless:
+            self._quiet = True
+        elif self.world.now_ns > until_ns:
+            raise Violation("liveness", *restless[0])
+        else:
+            self.world.after(100 * MILLISECOND_NS, "look around", self._watch, until_ns)
+
+    def _restless(self) -> list[tuple[str, str]]:
+        """What is still to be done: about whom, and what."""
+        if not self.cell.at_rest:
+            return [("", "the cell does not come to rest")]
+        found = [(task, "is acknowledged and not final, and nothing moves it") for task in self.cell.ledger.unsettled()]
+        for worker in self.workers:
+            if not worker.quiet:
+                what = f"holds {worker.end.held} attempts and {worker.end.unacknowledged} reports"
+                found.append((worker.name, what))
+        for client in self.clients:
+            found += [(task, f"{client.name} was never told of its end") for task in client.waits_for()]
+            if not client.quiet and not client.waits_for():
+                found.append((client.name, f"has {client.end.unacknowledged} submits that were never acknowledged"))
+        return found
+
+
+def simulate(seed: int, plant: Plant | None = None, steps_max: int = EVENTS_MAX) -> WorldResult:
+    """Run the world of ``seed`` and judge it.
+
+    Args:
+        seed: everything follows from it.
+        plant: a bug to plant for the while, from :mod:`merit.lab.planted`.
+        steps_max: bound of what may happen in the world.
+    """
+    failure = None
+    with plant() if plant is not None else nullcontext():
+        simulation = Simulation(seed, steps_max)
+        try:
+            simulation.run()
+        except Violation as violation:
+            failure = _failure(simulation, violation.check, violation.about, str(violation))
+        except Exception as error:  # noqa: BLE001  # any exception of the product is a finding, with its seed
+            failure = _failure(simulation, "exception", "", f"{type(error).__name__}: {error}")
+    world, ledger = simulation.world, simulation.cell.ledger
+    trace = sha256(f"{world.digest} {world.happened} {ledger.tail.last_hash.hex()}".encode()).hexdigest()
+    return WorldResult(seed, trace, world.happened, len(ledger.submitted), failure, world.coverage)
+
+
+def campaign(
+    seeds: Iterator[int] | range, plant: Plant | None = None, steps_max: int = EVENTS_MAX, failures_max: int = 10
+) -> Iterator[tuple[WorldResult, Campaign]]:
+    """Run one world after the other, up to ``failures_max`` failures; yields each result and the sum so far."""
+    total = Campaign()
+    for seed in seeds:
+        result = simulate(seed, plant, steps_max)
+        total.add(result)
+        yield result, total
+        if len(total.failures) >= failures_max:
+            return
+
+
+def _failure(simulation: Simulation, check: str, about: str, message: str) -> SeedFailure:
+    story = simulation.cell.ledger.story_of(about) if about else []
+    return SeedFailure(simulation.world.seed, check, about, message, story, simulation.world.trace())

@@ -1,0 +1,90 @@
+"""Stands at the cell's door and holds each word that leaves against what is durable at that moment."""
+
+from __future__ import annotations
+
+from merit.lab.ledger import Ledger, Violation
+from merit.lab.network import Stream
+from merit.model.frames import CellFrame, ClientFrame, ServerFrame, WorkerFrame
+from merit.session.cell_end import CellEnd
+
+
+class Witness:
+    """See the module."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def leaves(self, stream: Stream, frame: CellFrame | ServerFrame) -> None:
+        """The cell says ``frame``.
+
+        Raises:
+            Violation: it says what is not durable, or not so.
+        """
+        if isinstance(frame, CellFrame):
+            self._to_worker(stream, frame)
+        else:
+            self._to_client(stream, frame)
+        while stream.promised and stream.promised[0].sequence <= frame.ack:
+            said = stream.promised.popleft()
+            if isinstance(said, WorkerFrame):
+                self._report_acked(stream, said)
+            else:
+                self._submit_acked(stream, said)
+
+    def _to_worker(self, stream: Stream, frame: CellFrame) -> None:
+        assert isinstance(stream.end, CellEnd)
+        if stream.end.hello is None:
+            return
+        live, worker = self._ledger.live, stream.end.hello.worker
+        for assignment in frame.assignments:
+            holder = live.get(assignment.task)
+            if holder is None or holder[:2] != (assignment.number, worker):
+                # It may have ended since it was decided; then it was alive once, and durably so.
+                if not self._was_assigned(assignment.task, assignment.number, worker):
+                    message = f"attempt {assignment.number} was sent to {worker} before that was durable"
+                    raise Violation("durable first", assignment.task, message)
+        for ref in frame.cancels:
+            holder = live.get(ref.task)
+            if holder is not None and holder[:2] == (ref.number, worker):
+                raise Violation("durable first", ref.task, f"attempt {ref.number}, which is alive, was called off")
+
+    def _was_assigned(self, task: str, number: int, worker: str) -> bool:
+        known = self._ledger.state.tasks.get(task)
+        if known is None:
+            return task in self._ledger.settled
+        attempt = known.attempt(number)
+        return attempt is not None and attempt.worker == worker
+
+    def _report_acked(self, stream: Stream, said: WorkerFrame) -> None:
+        assert isinstance(stream.end, CellEnd)
+        hello = stream.end.hello
+        if hello is None:
+            return
+        for ended in (*said.reports, *said.returned):
+            if self._ledger.live.get(ended.task) == (ended.number, hello.worker, hello.boot):
+                message = f"the report of attempt {ended.number} was acknowledged, and the attempt is alive"
+                raise Violation("durable first", ended.task, message)
+
+    def _to_client(self, stream: Stream, frame: ServerFrame) -> None:
+        for outcome in frame.outcomes:
+            durable = self._ledger.settled.get(outcome.task)
+            if durable != outcome:
+                raise Violation("durable first", outcome.task, f"{outcome} was told, and {durable} is durable")
+        stream.refused.update(refusal.task for refusal in frame.refusals)
+
+    def _submit_acked(self, stream: Stream, said: ClientFrame) -> None:
+        for group in ([task] for task in said.tasks):
+            self._taken_or_refused(stream, [task.id for task in group])
+        for group in said.groups:
+            self._taken_or_refused(stream, [task.id for task in group])
+        for task_id in said.cancels:
+            if task_id not in self._ledger.settled and task_id not in stream.refused:
+                raise Violation("durable first", task_id, "its cancel was acknowledged, and it is not final")
+
+    def _taken_or_refused(self, stream: Stream, tasks: list[str]) -> None:
+        for task_id in tasks:
+            if task_id not in self._ledger.submitted and task_id not in stream.refused:
+                raise Violation("durable first", task_id, "was acknowledged and is neither durable nor refused")
+        taken = [task_id for task_id in tasks if task_id in self._ledger.submitted]
+        if taken and len(taken) != len(tasks):
+            raise Violation("all or nothing", taken[0], f"{len(taken)} of a group of {len(tasks)} were taken")

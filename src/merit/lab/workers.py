@@ -1,0 +1,219 @@
+"""Simulated workers: the real worker end, and lives that are shorter, slower and less orderly than one would like."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from merit.kernel.kernel import End
+from merit.lab.cell import SimulatedCell, new_end
+from merit.lab.ledger import Violation, result_of
+from merit.lab.network import Network, Stream
+from merit.lab.world import World
+from merit.model.frames import Assignment, CellFrame, Report, ReportStatus
+from merit.model.limits import MILLISECOND_NS
+from merit.model.tasks import Failure, Progress
+from merit.model.workers import Offer
+from merit.session.link import ProtocolViolation
+from merit.session.worker_end import WorkerEnd
+
+CAPABILITIES = ("parse", "weigh", "paint")
+HANGS_BELOW_NS = 2_000 * MILLISECOND_NS
+"""Only attempts with a shorter run time-out than this ever hang, so that a time-out never hides something forgotten."""
+BEAT_NS = 500 * MILLISECOND_NS
+
+Key = tuple[str, int]
+
+
+class SimulatedWorker:
+    """One name; processes under it come and go (``boot`` tells them apart)."""
+
+    def __init__(self, world: World, network: Network, cell: SimulatedCell, number: int) -> None:
+        rng = world.rng
+        self._world = world
+        self._network = network
+        self._cell = cell
+        self._number = number
+        self._names = 0
+        self.name = f"w{number}"
+        self.partitioned_until_ns = 0
+        # The first worker can do everything, so that no task waits for ever.
+        offered = CAPABILITIES if number == 0 else rng.sample(CAPABILITIES, rng.randint(1, len(CAPABILITIES)))
+        self._offers = tuple(Offer(name) for name in sorted(offered))
+        self._concurrency = rng.choice((1, 1, 2, 4))
+        self._slowness = rng.choice((1.0, 1.0, 5.0))
+        self._fails = rng.choice((0.0, 0.05, 0.4)) if number else 0.05
+        self._boots = 0
+        self._start()
+
+    def make_end(self) -> End:
+        return new_end(worker=True)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether it is connected, holds nothing and has nothing left to say."""
+        return self.stream is not None and not self.end.held and not self.end.unacknowledged
+
+    # The process
+
+    def _start(self) -> None:
+        self._boots += 1
+        self.boot = f"{self.name}.{self._boots}"
+        self.end = WorkerEnd(self.name, self.boot, self._offers, self._concurrency)
+        self.stream: Stream | None = None
+        self._queue: deque[Assignment] = deque()
+        self._running: dict[Key, Assignment] = {}
+        self._later(self._world.between(0, 100), "connects", self._connect)
+
+    def _later(self, wait_ns: int, what: str, action: object, *arguments: object) -> None:
+        """Something that this process does later, if it still exists then."""
+        self._world.after(wait_ns, f"{self.boot} {what}", self._if_alive, self.boot, action, *arguments)
+
+    def _if_alive(self, boot: str, action: object, *arguments: object) -> None:
+        if boot == self.boot and callable(action):
+            action(*arguments)
+
+    def _dies(self) -> bool:
+        world = self._world
+        if not world.chance(world.weather.worker_crash, "worker crash"):
+            return False
+        self._end_process()
+        if world.rng.random() < 0.3:
+            # Its name stays behind, with all that it held.
+            world.coverage["worker starts under another name"] += 1
+            self._names += 1
+            self.name = f"w{self._number}.{self._names}"
+        return True
+
+    def _end_process(self) -> None:
+        if self.stream is not None:
+            self.stream.at_peer = False
+            self._network.snap(self.stream)
+            self.stream = None
+        self.boot = f"{self.name}.none"
+        self._world.after(self._world.between(1, 1_000), f"{self.name} starts", self._start)
+
+    # The stream
+
+    def _connect(self) -> None:
+        stream = self._network.connect(self)
+        if stream is None:
+            self._later(self._world.between(20, 200), "connects", self._connect)
+            return
+        self.stream = stream
+        self.end.connect()
+        if self.end.session > 1:
+            self._world.coverage["worker resumes"] += 1
+            if self.end.held:
+                self._world.coverage["worker resumes with attempts"] += 1
+        self._pump()
+        self._later(BEAT_NS, "beats", self._beat, stream)
+
+    def _beat(self, stream: Stream) -> None:
+        if self.stream is not stream or self._dies():
+            return
+        if self._world.chance(self._world.weather.worker_drain, "worker drains"):
+            self.end.drain()
+            while self._queue:
+                assignment = self._queue.popleft()
+                self._world.coverage["attempt handed back"] += 1
+                self.end.handed_back(assignment.task, assignment.number)
+        frame = self.end.frame(beat=True)
+        if frame is not None:
+            self._network.send(stream, frame, up=True)
+        self._later(BEAT_NS, "beats", self._beat, stream)
+
+    def disconnected(self, stream: Stream) -> None:
+        if self.stream is stream:
+            self.stream = None
+            self.end.disconnected()
+            self._later(self._world.between(1, 150), "connects", self._connect)
+
+    def receive(self, stream: Stream, frame: CellFrame) -> None:
+        if self.stream is not stream or self._dies():
+            return
+        if frame.refused:
+            self._world.note(f"{self.boot} is refused: {frame.refused}")
+            return
+        end = self.end
+        try:
+            new, cancels = end.take(frame)
+        except ProtocolViolation as violation:
+            self._world.coverage["protocol violation seen by worker"] += 1
+            self._world.note(f"{self.boot}: {violation}")
+            self._network.hang_up(stream, by_cell=False)
+            return
+        self._check_credits(stream, frame)
+        for ref in cancels:
+            self._cancel((ref.task, ref.number))
+        for assignment in new:
+            if end.draining:
+                self._world.coverage["attempt handed back"] += 1
+                end.handed_back(assignment.task, assignment.number)
+            else:
+                self._queue.append(assignment)
+        self._work()
+        self._pump()
+        if end.left:
+            self._world.coverage["worker leaves"] += 1
+            self._end_process()
+
+    def _check_credits(self, stream: Stream, frame: CellFrame) -> None:
+        """Attempts that were assigned on this very stream came on a credit (others are sent again whatever is free)."""
+        assigned_on = self._cell.assigned_on
+        fresh = [a.task for a in frame.assignments if assigned_on.get((a.task, a.number)) is stream]
+        if fresh and self.end._taken > self.end._granted_told:
+            message = f"{self.name} was given {self.end._taken} attempts and had offered to take {self.end._granted_told}"
+            raise Violation("credits", fresh[-1], message)
+
+    def _pump(self) -> None:
+        stream = self.stream
+        while stream is not None and stream.at_peer and (frame := self.end.frame()) is not None:
+            self._network.send(stream, frame, up=True)
+
+    # The work
+
+    def _work(self) -> None:
+        while self._queue and len(self._running) < self._concurrency:
+            assignment = self._queue.popleft()
+            key = (assignment.task, assignment.number)
+            self._running[key] = assignment
+            world = self._world
+            if assignment.run_timeout_ns < HANGS_BELOW_NS and world.rng.random() < 0.3:
+                world.coverage["attempt hangs"] += 1
+                self.end.started(*key)
+                continue
+            wait_ns = int(world.between(0.5, 80) * self._slowness)
+            if wait_ns > 20 * MILLISECOND_NS:
+                self.end.started(*key)
+                self.end.progressed(Progress(assignment.task, assignment.number, 0.5))
+            self._later(wait_ns, f"ends {assignment.task}#{assignment.number}", self._end, key, wait_ns)
+
+    def _end(self, key: Key, wall_ns: int) -> None:
+        if key not in self._running or self._dies():
+            return
+        del self._running[key]
+        task, number = key
+        if self._world.rng.random() < self._fails:
+            if self._world.rng.random() < 0.3:
+                refusal = Failure("refused", "not today")
+                report = Report(task, number, ReportStatus.REFUSED, failure=refusal)
+            else:
+                failure = Failure("error", "it broke", permanent=self._world.rng.random() < 0.1)
+                report = Report(task, number, ReportStatus.FAILED, failure=failure, wall_ns=wall_ns)
+        else:
+            result = result_of(task, number, self.name, self.boot)
+            report = Report(task, number, ReportStatus.COMPLETED, result, wall_ns=wall_ns)
+        self.end.ended(report)
+        self._work()
+        self._pump()
+
+    def _cancel(self, key: Key) -> None:
+        for assignment in self._queue:
+            if (assignment.task, assignment.number) == key:
+                self._queue.remove(assignment)
+                break
+        else:
+            if self._running.pop(key, None) is None:
+                return
+        self._world.coverage["attempt called off"] += 1
+        self.end.ended(Report(*key, ReportStatus.CANCELED, failure=Failure("canceled", "called off")))

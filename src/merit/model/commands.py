@@ -1,0 +1,94 @@
+"""What the machine can be told. Imperative; each carries who says it for whom, and nothing it does not need.
+
+Commands are never journalled: what came of them is, as events.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from merit.model.frames import AttemptRef, Hello, Report
+from merit.model.tasks import Progress, TaskSpec
+
+
+class Command(Struct, frozen=True):
+    """``tenant`` is whose things it is about, ``principal`` who says so."""
+
+    tenant: str
+    principal: str
+
+
+class StartLeadership(Command, frozen=True):
+    """First command of each epoch: a leader begins where the journal ends."""
+
+    epoch: int
+    holder: str
+
+
+class SubmitTasks(Command, frozen=True):
+    """``atomic``: all of ``tasks`` or none; otherwise each by itself."""
+
+    tasks: list[TaskSpec]
+    atomic: bool
+
+
+class CancelTasks(Command, frozen=True):
+    """Call tasks off; each by itself."""
+
+    tasks: list[str]
+    reason: str = "canceled on request"
+
+
+class AttachWorker(Command, frozen=True):
+    """A worker opened a stream; ``credits`` is what it takes at first."""
+
+    hello: Hello
+    credits: int
+
+
+class TakeFrame(Command, frozen=True):
+    """What an attached worker says. Ignored whole when the worker has since attached anew."""
+
+    worker: str
+    boot: str
+    session: int
+    reports: list[Report]
+    started: list[AttemptRef]
+    returned: list[AttemptRef]
+    progress: list[Progress]
+    credits: int
+    draining: bool
+
+
+class DetachWorker(Command, frozen=True):
+    """A worker's stream ended; ``bye``: it said that it leaves for good."""
+
+    worker: str
+    boot: str
+    session: int
+    bye: bool
+
+
+class Tick(Command, frozen=True):
+    """Time has passed: do what is due, until ``events_max`` events have come of it; what is left stays due."""
+
+    events_max: int = 8_192
+
+
+class FollowUp(Command, frozen=True):
+    """Release or fail the tasks that waited for those that have ended, ``count_max`` at most; what is left stays for
+    the next one.
+
+    The kernel says it at the end of each batch, before ``Allocate``.
+    """
+
+    count_max: int
+
+
+class Allocate(Command, frozen=True):
+    """Bind waiting tasks to workers that have room, ``count_max`` at most; what is left stays for the next one.
+
+    The kernel says it once at the end of each batch.
+    """
+
+    count_max: int

@@ -1,0 +1,44 @@
+"""What the machine wants done in the world, once the events it came with are durable.
+
+Every effect can be derived from the state again, so that one that was lost in a crash is repeated.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from merit.model.frames import Assignment, AttemptRef
+
+
+class Effect(Struct, frozen=True, gc=False):
+    """Base of all effects."""
+
+
+class SendAssignment(Effect, frozen=True):
+    """Hand an attempt to its worker."""
+
+    worker: str
+    assignment: Assignment
+
+
+class SendCancel(Effect, frozen=True):
+    """Tell a worker that an attempt is over."""
+
+    worker: str
+    attempt: AttemptRef
+
+
+class TellSettled(Effect, frozen=True):
+    """Tell whoever watches the task that it has come to its end."""
+
+    task: str
+
+
+class CloseWorker(Effect, frozen=True):
+    """End the worker's stream of this session, saying why."""
+
+    worker: str
+    boot: str
+    session: int
+    reason: str
+    permanent: bool = False

@@ -1,0 +1,151 @@
+"""What has happened: the journal is a sequence of these, and the state is their fold.
+
+An event says everything that applying it needs, computed: applying never decides. Parameters, results and trails
+stand beside the events in the record and are named here by their SHA-256, so that they can be erased without
+breaking the chain of hashes. All events of a record happened at the record's time.
+
+The tag is the event's name; when a field changes its meaning the tag gets a version (``TaskSubmitted/2``) and
+:mod:`merit.core.codec` learns to upgrade the old form. Fields may be added at the end with a default at any time.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from merit.model.tasks import AttemptState, Failure, Priority
+from merit.model.workers import Offer
+
+
+class Event(Struct, frozen=True, array_like=True, gc=False, tag=True):
+    """Base of all events."""
+
+
+class LeadershipStarted(Event, frozen=True):
+    """A process began to lead this cell. Until ``grace_until_ns`` no attempt times out and no worker is lost."""
+
+    epoch: int
+    holder: str
+    grace_until_ns: int
+    finals_max: int
+    finals_bytes_max: int
+
+
+class TaskSubmitted(Event, frozen=True):
+    """A task was taken in. It waits for what it needs, or is pending at once."""
+
+    task: str
+    tenant: str
+    principal: str
+    capability: str
+    parameters: bytes
+    """Digest of the parameters, empty when they are a blob."""
+    parameters_blob: str
+    priority: Priority
+    run_timeout_ns: int
+    attempts_max: int
+    after: tuple[str, ...] = ()
+    description: str = ""
+
+
+class TaskReleased(Event, frozen=True):
+    """Nothing holds the task back any more: it goes into its queue, before the new ones if it was tried before."""
+
+    task: str
+
+
+class TaskDelayed(Event, frozen=True):
+    """The task will be tried again at ``until_ns``."""
+
+    task: str
+    until_ns: int
+
+
+class TaskCompleted(Event, frozen=True):
+    """The attempt's report was accepted and is the task's result. Other attempts of the task are over with it."""
+
+    task: str
+    number: int
+    result: bytes
+    """Digest of the result, empty when it is a blob."""
+    result_blob: str
+    wall_ns: int
+    cpu_ns: int
+    memory_bytes: int
+    trail: bytes = b""
+
+
+class TaskDied(Event, frozen=True):
+    """The task failed for good."""
+
+    task: str
+    failure: Failure
+
+
+class TaskCanceled(Event, frozen=True):
+    """By ``principal``. Attempts that are alive are over with it; their workers are told."""
+
+    task: str
+    principal: str
+    reason: str
+
+
+class AttemptAssigned(Event, frozen=True):
+    """The task was bound to a worker, which has not necessarily heard of it yet."""
+
+    task: str
+    number: int
+    worker: str
+    due_ns: int
+
+
+class AttemptStarted(Event, frozen=True):
+    """The worker says that it has begun; the run time-out counts from here."""
+
+    task: str
+    number: int
+    due_ns: int
+
+
+class AttemptReturned(Event, frozen=True):
+    """The worker handed it back unstarted; the task goes to the head of its queue."""
+
+    task: str
+    number: int
+
+
+class AttemptFailed(Event, frozen=True):
+    """``state`` says how: FAILED, REFUSED, TIMED_OUT, LOST or CANCELED. What becomes of the task is the next event."""
+
+    task: str
+    number: int
+    state: AttemptState
+    failure: Failure
+    wall_ns: int = 0
+    cpu_ns: int = 0
+    memory_bytes: int = 0
+    trail: bytes = b""
+
+
+class WorkerJoined(Event, frozen=True):
+    """A worker is there, new or started anew, or with other capabilities than before."""
+
+    worker: str
+    boot: str
+    tenant: str
+    offers: tuple[Offer, ...]
+    concurrency: int
+    tags: tuple[str, ...]
+
+
+class WorkerDraining(Event, frozen=True):
+    """The worker finishes what it holds and takes nothing more."""
+
+    worker: str
+
+
+class WorkerLeft(Event, frozen=True):
+    """For good; ``lost``: not by its own word. Its attempts have been dealt with by the events before."""
+
+    worker: str
+    lost: bool
+    reason: str

@@ -1,0 +1,79 @@
+"""Every bound of the system that is not one caller's own setting, each in this one place.
+
+A bound that the fold of the journal depends on (``finals_max``, ``finals_bytes_max``) is written into the journal
+with each leadership, so that a replay under other settings gives the state that was.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+SECOND_NS = 1_000_000_000
+MILLISECOND_NS = 1_000_000
+
+PAYLOAD_INLINE_BYTES_MAX = 64 * 1024
+"""Parameters and results above this go to the blob store and travel by digest."""
+PAYLOAD_BYTES_MAX = 64 * 1024 * 1024
+"""No parameters and no result may be larger than this."""
+JSON_DEPTH_MAX = 64
+TRAIL_BYTES_MAX = 64 * 1024
+"""Log lines and evidence of one attempt, encoded."""
+
+NAME_LENGTH_MAX = 200
+DESCRIPTION_LENGTH_MAX = 2_000
+FAILURE_MESSAGE_LENGTH_MAX = 4_000
+FAILURE_DETAIL_LENGTH_MAX = 16_000
+
+SUBMIT_TASKS_MAX = 1_000
+"""Tasks in one atomic submit."""
+SUBMIT_BYTES_MAX = 8 * 1024 * 1024
+"""Parameters of one atomic submit, together."""
+DEPENDENCIES_MAX = 1_000
+CAPABILITIES_PER_WORKER_MAX = 256
+SCHEMA_BYTES_MAX = 256 * 1024
+CONCURRENCY_MAX = 10_000
+HELD_MAX = 12_000
+"""Attempts that one worker has at a time, whatever it offers to take: when it is lost, all are, in one record."""
+TAGS_MAX = 64
+ATTEMPTS_MAX = 100
+RETURNS_MAX = 100
+"""How often a task may be handed back unstarted until that counts as a failure."""
+RUN_TIMEOUT_NS_MAX = 365 * 24 * 3600 * SECOND_NS
+
+RUN_TIMEOUT_NS_DEFAULT = 60 * SECOND_NS
+ATTEMPTS_DEFAULT = 4
+
+FRAME_ITEMS_MAX = 4_096
+FRAME_BYTES_MAX = 2 * 1024 * 1024
+"""A sender closes a frame at this size; what is over waits for the next one."""
+MESSAGE_BYTES_MAX = 16 * 1024 * 1024
+"""A receiver refuses a larger message unread."""
+UNACKED_FRAMES_MAX = 2
+"""Frames with content that a sender keeps on the way (DESIGN 4: self-clocked streams)."""
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """What one cell holds at most, and the times it goes by. All are settings; times are nanoseconds."""
+
+    live_tasks_max: int = 4_000_000
+    live_bytes_max: int = 4 * 1024**3
+    finals_max: int = 100_000
+    """Final tasks kept in the cell for late questions; older ones are read from the journal."""
+    finals_bytes_max: int = 256 * 1024**2
+    workers_max: int = 20_000
+    grace_ns: int = 10 * SECOND_NS
+    """How long after a change of leader a worker may take to come back, time-outs standing still."""
+    reconnect_ns: int = 3 * SECOND_NS
+    """How long a worker whose stream broke keeps its attempts."""
+    stale_ns: int = 30 * SECOND_NS
+    """Silence after which a connected worker is lost."""
+    beat_ns: int = 10 * SECOND_NS
+    backoff_ns: int = 200 * MILLISECOND_NS
+    """First wait before a task is tried again; doubles with each attempt, with jitter."""
+    backoff_ns_max: int = 60 * SECOND_NS
+    batch_items_max: int = 8_192
+    """Tasks, reports and other items that one journal record takes at most."""
+    batch_events_max: int = 8_192
+    batch_bytes_max: int = 32 * 1024**2
+    """A batch that has come to this many events or bytes takes nothing more in. What it has taken in last, and the
+    end of the batch, may add several times as much; a record has room for that."""

@@ -1,0 +1,53 @@
+"""The port of snapshots: folded states of a cell, from which a start goes on."""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+import msgspec
+
+SNAPSHOTS_KEPT: Final = 2
+"""How many snapshots a store keeps; the older ones are for the case that the latest is damaged."""
+
+
+class SnapshotUnavailable(Exception):
+    """The store cannot be written or read; the message names the place and what to do.
+
+    The snapshots that were there are intact.
+    """
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """The state of a cell after the event `sequence`.
+
+    `fold_version` is the version of the code that folded it, `record_hash` the hash of the record that ends with
+    `sequence`, which ties the snapshot to its journal.
+    """
+
+    sequence: int
+    fold_version: int
+    record_hash: bytes
+    data: bytes
+
+
+class SnapshotStore(Protocol):
+    """Keeps the last `SNAPSHOTS_KEPT` snapshots of one cell."""
+
+    def save(self, sequence: int, fold_version: int, record_hash: bytes, data: bytes) -> None:
+        """Stores a snapshot durably, then drops those beyond the bound. One of the same sequence is replaced.
+
+        Raises `SnapshotUnavailable`, and `ValueError` for a negative sequence or version or a hash that is none.
+        """
+        ...
+
+    def latest(self) -> Snapshot | None:
+        """The latest one that is whole, or None. Those found damaged on the way are named in `damaged`.
+
+        Raises `SnapshotUnavailable`.
+        """
+        ...
+
+    @property
+    def damaged(self) -> tuple[str, ...]:
+        """What the last call of `latest` had to skip, each with name and reason."""
+        ...

@@ -1,0 +1,1 @@
+"""Thin shells that give the pure core a clock, a loop and a journal."""

@@ -1,0 +1,251 @@
+"""The cell's process: a loop around the kernel.
+
+Whatever comes in wakes the loop; at its next turn everything that has come by then is one batch: handled, appended to
+the journal, and only then let out. On SQLite the append is inline: while the disk works, more comes in, and so the
+batches grow with the load by themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from merit.core.machine import Machine
+from merit.core.state import State
+from merit.kernel.kernel import End, Kernel, Lookup
+from merit.kernel.quarantine import Quarantine, Stopped
+from merit.model.commands import Command
+from merit.model.frames import ClientFrame, Settled, WorkerFrame
+from merit.model.record import JournalError, Record, Tail
+from merit.model.tasks import Progress, Refusal
+from merit.ports.cell import CellStopped, CellStream, ServerStream
+from merit.ports.journal import Journal
+from merit.session.cell_end import CellEnd
+from merit.session.server_end import ServerEnd
+
+Find = Callable[[list[str]], Coroutine[Any, Any, list[Settled]]]
+"""Looks for final tasks in the journal, off the loop."""
+
+
+class CellLoop:
+    """Runs one cell on the running event loop; implements ``merit.ports.cell.Cell``.
+
+    Args:
+        machine: at the end of the journal.
+        journal: led already; ``tail`` is what leading it returned.
+        holder: this leader's name.
+        quarantine: what stopped the cell before.
+        find: reads outcomes of tasks that the cell has forgotten.
+        clock: Unix time in nanoseconds.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        journal: Journal,
+        tail: Tail,
+        holder: str,
+        quarantine: Quarantine,
+        find: Find,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._kernel = Kernel(journal.cell, machine, tail, holder, quarantine)
+        self._machine = machine
+        self._journal = journal
+        self._find = find
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._streams: dict[End, CellStream | ServerStream] = {}
+        self._answers: dict[int, asyncio.Future[list[Refusal]]] = {}
+        self._scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_ns = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.failed: asyncio.Future[BaseException] = self._loop.create_future()
+        """Done with the reason when the cell has stopped by itself."""
+        self.started_ns = clock()
+        self._wake()
+
+    # What the gateway reads
+
+    @property
+    def name(self) -> str:
+        """Of the cell."""
+        return self._kernel.cell
+
+    @property
+    def state(self) -> State:
+        """To be read only."""
+        return self._machine.state
+
+    @property
+    def progress(self) -> dict[str, Progress]:
+        """By task: the last word on how far its attempt is."""
+        return self._machine.progress
+
+    @property
+    def attached(self) -> set[str]:
+        """Workers that have a stream now."""
+        return {name for name, seat in self._machine.seats.items() if seat.attached}
+
+    # What comes in
+
+    def open_worker(self, end: CellEnd, stream: CellStream) -> None:
+        """A worker's stream has been opened."""
+        self._streams[end] = stream
+
+    def worker_frame(self, end: CellEnd, frame: WorkerFrame) -> None:
+        """Take a frame; raises ``ProtocolViolation`` and ``CellStopped``."""
+        self._check()
+        self._kernel.worker_frame(end, frame)
+        self._wake()
+
+    def close_worker(self, end: CellEnd) -> None:
+        """A worker's stream has ended."""
+        self._streams.pop(end, None)
+        if not self.failed.done():
+            self._kernel.worker_gone(end)
+            self._wake()
+
+    def open_client(self, end: ServerEnd, stream: ServerStream) -> None:
+        """A client's stream has been opened."""
+        self._streams[end] = stream
+
+    def client_frame(self, end: ServerEnd, frame: ClientFrame, refusals: list[Refusal]) -> None:
+        """Take a frame and what the door refused of it; raises ``ProtocolViolation`` and ``CellStopped``."""
+        self._check()
+        self._kernel.client_frame(end, frame, refusals)
+        self._wake()
+
+    def close_client(self, end: ServerEnd) -> None:
+        """A client's stream has ended."""
+        self._streams.pop(end, None)
+        self._kernel.client_gone(end)
+
+    async def command(self, command: Command) -> list[Refusal]:
+        """Have a command carried out; what was refused, once the rest is durable. Raises ``CellStopped``."""
+        self._check()
+        future: asyncio.Future[list[Refusal]] = self._loop.create_future()
+        self._answers[self._kernel.offer(command)] = future
+        self._wake()
+        return await future
+
+    # The loop
+
+    def _wake(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._run)
+
+    def _run(self) -> None:
+        self._scheduled = False
+        if self.failed.done():
+            return
+        try:
+            pending = self._turn()
+        except (JournalError, Stopped) as error:
+            self._stop(error)
+            return
+        if pending is not None:
+            self._spawn(self._await_append(*pending))
+            return
+        if self._kernel.busy:
+            self._wake()
+        self._set_timer()
+
+    def _turn(self) -> tuple[Coroutine[Any, Any, None], int] | None:
+        """One batch. When the journal cannot say at once that it is durable: what to wait for, and its last sequence."""
+        record = self._kernel.step(self._clock())
+        pending = None
+        if record is not None:
+            pending = self._append(record)
+        self._let_out()
+        return pending
+
+    def _append(self, record: Record) -> tuple[Coroutine[Any, Any, None], int] | None:
+        durable = self._journal.append(record)
+        if durable is None:
+            self._kernel.committed(record.last)
+            return None
+
+        async def wait() -> None:
+            await durable
+
+        return wait(), record.last
+
+    async def _await_append(self, durable: Coroutine[Any, Any, None], last: int) -> None:
+        try:
+            await durable
+        except JournalError as error:
+            self._stop(error)
+            return
+        self._kernel.committed(last)
+        self._let_out()
+        self._wake()
+
+    def _let_out(self) -> None:
+        streams = self._streams
+        for end, frame in self._kernel.outgoing():
+            stream = streams.get(end)
+            if stream is not None:
+                stream.deliver(frame)  # type: ignore[arg-type]  # each end gives the frames of its own kind of stream
+        for answer in self._kernel.answers():
+            future = self._answers.pop(answer.ticket, None)
+            if future is not None and not future.done():
+                future.set_result(answer.refusals)
+        for lookup in self._kernel.lookups():
+            self._spawn(self._look_up(lookup))
+
+    async def _look_up(self, lookup: Lookup) -> None:
+        outcomes = await self._find(lookup.tasks)
+        found = {outcome.task for outcome in outcomes}
+        if not self.failed.done():
+            self._kernel.found(lookup.end, outcomes, [task for task in lookup.tasks if task not in found])
+            self._let_out()
+
+    def _set_timer(self) -> None:
+        due_ns = self._machine.next_due_ns()
+        if due_ns is None or (self._timer is not None and self._timer_ns == due_ns and not self._timer.cancelled()):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_ns = due_ns
+        self._timer = self._loop.call_later(max(0.0, (due_ns - self._clock()) / 1e9), self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        self._wake()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # The end
+
+    def _check(self) -> None:
+        if self.failed.done():
+            raise CellStopped(str(self.failed.result()))
+
+    def _stop(self, error: BaseException) -> None:
+        """Fail-stop: nothing that is not durable may get out, so nothing gets out any more."""
+        if not self.failed.done():
+            self.failed.set_result(error)
+        for future in self._answers.values():
+            if not future.done():
+                future.set_exception(CellStopped(str(error)))
+        self._answers.clear()
+
+    async def close(self) -> None:
+        """Stop taking anything in."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self.failed.done():
+            self._stop(CellStopped("the control plane is shutting down"))
+        for task in list(self._tasks):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task

@@ -1,0 +1,79 @@
+"""Finds tasks that the cell has forgotten by reading the journal, in a thread beside the cell.
+
+A task's id holds the time at which it was made, which says where in the journal it can begin; from there on, records
+are searched for the id's bytes before any event is decoded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from typing import Final
+
+from merit.core.codec import decode_event
+from merit.core.recollect import Recollection
+from merit.kernel.kernel import settled
+from merit.model.frames import Settled
+from merit.model.ids import id_time_ns
+from merit.model.limits import SECOND_NS
+from merit.model.tasks import Task
+from merit.ports.journal import JournalReader
+
+_SKEW_NS: Final = 3600 * SECOND_NS
+"""How far a client's clock may be ahead of the control plane's for its tasks to be found."""
+
+
+class TaskFinder:
+    """Looks tasks up; one search at a time, each for as many tasks as were asked for meanwhile.
+
+    Args:
+        open_reader: opens a reader of the journal; called in the thread that reads.
+    """
+
+    def __init__(self, open_reader: Callable[[], JournalReader]) -> None:
+        self._open_reader = open_reader
+        self._one_at_a_time = asyncio.Lock()
+
+    async def tasks(self, ids: Sequence[str]) -> list[Task]:
+        """Those of the tasks that are in the journal, as they are there."""
+        async with self._one_at_a_time:
+            return await asyncio.to_thread(self._search, ids)
+
+    async def outcomes(self, ids: list[str]) -> list[Settled]:
+        """The outcomes of those that are final."""
+        return [settled(task) for task in await self.tasks(ids) if task.state.final]
+
+    def _search(self, ids: Sequence[str]) -> list[Task]:
+        names = set(ids)
+        wanted = [name.encode() for name in names]
+        since_ns = min(id_time_ns(task_id) for task_id in ids) - _SKEW_NS
+        recollection = Recollection()
+        reader = self._open_reader()
+        try:
+            for record in reader.read(_first_since(reader, since_ns)):
+                payloads: dict[bytes, bytes] | None = None
+                for data in record.events:
+                    if not any(name in data for name in wanted):
+                        continue
+                    if payloads is None:
+                        payloads = {sha256(payload).digest(): payload for payload in record.payloads}
+                    event = decode_event(data)
+                    if getattr(event, "task", None) in names:
+                        recollection.take(event, payloads, record.time_ns)
+        finally:
+            reader.close()
+        return list(recollection.tasks())
+
+
+def _first_since(reader: JournalReader, since_ns: int) -> int:
+    """Sequence from which the records are not older than ``since_ns``, by bisection over the records' times."""
+    low, high = 1, reader.tail().next
+    while low < high:
+        middle = (low + high) // 2
+        record = next(iter(reader.read(middle, middle)), None)
+        if record is None or record.time_ns >= since_ns:
+            high = middle
+        else:
+            low = record.last + 1
+    return low

@@ -1,0 +1,1 @@
+"""What a user's program needs to be a worker of Merit, or its client."""

@@ -1,0 +1,217 @@
+"""A capability: a named kind of work, made of a typed function.
+
+    @capability
+    def word_count(text: str) -> int:
+        "Number of words in a text."
+        return len(text.split())
+
+    @capability(name="thumbnail", version="2.1.0", cpu=True)
+    def make_thumbnail(path: str, width: int = 128) -> str: ...
+
+The function stays callable as it was.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Iterable
+from types import ModuleType
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
+
+from merit.sdk.schema import CapabilityError, Signature, signature_of
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+Mode = Literal["thread", "async", "process"]
+
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}")
+# Semantic Versioning 2.0.0 without its rule against leading zeros in pre-releases.
+VERSION = re.compile(
+    r"(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})(-[0-9A-Za-z.\-]{1,64})?(\+[0-9A-Za-z.\-]{1,64})?"
+)
+TAG = re.compile(r"[^\s\x00-\x1f]{1,64}")
+TAGS_MAX = 32
+DESCRIPTION_BYTES_MAX = 4 * 1024
+CONCURRENCY_MAX = 10_000
+
+
+class Capability(Generic[Parameters, Result]):
+    """A declared function. Calling it calls the function; `merit worker MODULE` and `serve()` offer it to the fleet.
+
+    `mode` says where an attempt runs: in a runner thread, as a task of the event loop, or in a child process.
+    `concurrency` bounds how many attempts of it one worker runs at a time; None leaves that to the worker.
+    """
+
+    __name__: str
+    __qualname__: str
+
+    def __init__(
+        self,
+        function: Callable[Parameters, Result],
+        *,
+        name: str,
+        version: str,
+        description: str,
+        mode: Mode,
+        signature: Signature,
+        concurrency: int | None = None,
+        tags: Iterable[str] = (),
+    ) -> None:
+        """Raises CapabilityError for a name, version, tag or concurrency that is out of form."""
+        self.function = function
+        self.name = name
+        self.version = version
+        self.description = description
+        self.mode: Mode = mode
+        self.signature = signature
+        self.concurrency = concurrency
+        self.tags = tuple(tags)
+        self._check()
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        """Call the function itself, here and now."""
+        return self.function(*args, **kwargs)
+
+    @property
+    def input_schema(self) -> dict[str, Any]:
+        """JSON Schema (draft 2020-12) of the parameters: one object."""
+        return self.signature.input_schema
+
+    @property
+    def output_schema(self) -> dict[str, Any]:
+        """JSON Schema (draft 2020-12) of the result."""
+        return self.signature.output_schema
+
+    @property
+    def address(self) -> tuple[str, str]:
+        """Module and qualified name under which another process finds it."""
+        return self.function.__module__, self.function.__qualname__
+
+    def __repr__(self) -> str:
+        return f"<capability {self.name} {self.version} ({self.mode})>"
+
+    def __reduce__(self) -> tuple[Callable[[str, str], Capability[..., Any]], tuple[str, str]]:
+        return find, self.address
+
+    def _check(self) -> None:
+        if not isinstance(self.name, str) or not NAME.fullmatch(self.name):
+            raise CapabilityError(
+                f"{self.name!r}: a capability's name is 1 to 128 letters, digits, '_', '.' or '-', "
+                "and starts with a letter, a digit or '_'"
+            )
+        if not isinstance(self.version, str) or not VERSION.fullmatch(self.version):
+            raise CapabilityError(f"{self.name}: version {self.version!r} is not semantic (like 1.0.0)")
+        if len(self.description.encode("utf-8", "replace")) > DESCRIPTION_BYTES_MAX:
+            raise CapabilityError(f"{self.name}: its description is longer than {DESCRIPTION_BYTES_MAX} bytes")
+        if self.concurrency is not None and not 1 <= self.concurrency <= CONCURRENCY_MAX:
+            raise CapabilityError(f"{self.name}: concurrency must be 1 to {CONCURRENCY_MAX}, not {self.concurrency}")
+        if len(self.tags) > TAGS_MAX or not all(isinstance(tag, str) and TAG.fullmatch(tag) for tag in self.tags):
+            raise CapabilityError(
+                f"{self.name}: tags are at most {TAGS_MAX} words of 1 to 64 characters, not {list(self.tags)!r}"
+            )
+
+
+_declared: list[Capability[..., Any]] = []
+
+
+@overload
+def capability(function: Callable[Parameters, Result], /) -> Capability[Parameters, Result]: ...
+@overload
+def capability(
+    *,
+    name: str | None = None,
+    version: str = "1.0.0",
+    description: str | None = None,
+    cpu: bool = False,
+    concurrency: int | None = None,
+    tags: Iterable[str] = (),
+) -> Callable[[Callable[Parameters, Result]], Capability[Parameters, Result]]: ...
+def capability(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    version: str = "1.0.0",
+    description: str | None = None,
+    cpu: bool = False,
+    concurrency: int | None = None,
+    tags: Iterable[str] = (),
+) -> Any:
+    """Declare a typed function as a capability.
+
+    `name` is the function's unless given, `description` its docstring. `cpu` runs attempts in processes of their own (for
+    work that holds the interpreter), `concurrency` bounds them per worker. Raises CapabilityError when it is declared, not
+    when it is called: for a parameter without a type or of one that is not JSON, for *args, for a bad name or version.
+    """
+
+    def declare(target: Callable[..., Any]) -> Capability[..., Any]:
+        if not inspect.isroutine(target) or not hasattr(target, "__qualname__"):
+            raise CapabilityError(f"{target!r} is not a function")
+        named = target.__name__ if name is None else name
+        is_async = inspect.iscoroutinefunction(target)
+        if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
+            raise CapabilityError(f"{named}: a generator has no single result; return a list")
+        if cpu and is_async:
+            raise CapabilityError(f"{named}: cpu=True is for plain functions; an async one runs on the event loop")
+        if cpu and "<locals>" in target.__qualname__:
+            raise CapabilityError(
+                f"{named}: with cpu=True the function must stand at module level, to be found by name"
+            )
+        return register(
+            Capability(
+                target,
+                name=named,
+                version=version,
+                description=inspect.getdoc(target) or "" if description is None else description,
+                mode="process" if cpu else "async" if is_async else "thread",
+                signature=signature_of(target, named),
+                concurrency=concurrency,
+                tags=tags,
+            )
+        )
+
+    return declare if function is None else declare(function)
+
+
+def register(made: Capability[Parameters, Result]) -> Capability[Parameters, Result]:
+    """Add a capability to those that this process declares. One that is declared again (a reload) replaces the old one."""
+    _declared[:] = [known for known in _declared if known.address != made.address or known.name != made.name]
+    _declared.append(made)
+    return made
+
+
+def declared() -> tuple[Capability[..., Any], ...]:
+    """All capabilities that were declared in this process, in order."""
+    return tuple(_declared)
+
+
+def capabilities_of(module: ModuleType | str) -> tuple[Capability[..., Any], ...]:
+    """The capabilities that a module's namespace holds, imported ones and those in lists included, each once, in order.
+
+    Raises ImportError for a module that cannot be found, CapabilityError for two capabilities of one name.
+    """
+    loaded = importlib.import_module(module) if isinstance(module, str) else module
+    found: dict[str, Capability[..., Any]] = {}
+    for value in vars(loaded).values():
+        for item in value if isinstance(value, list | tuple) else (value,):
+            if not isinstance(item, Capability):
+                continue
+            if found.setdefault(item.name, item) is not item:
+                raise CapabilityError(f"{loaded.__name__}: two capabilities are called {item.name}; rename one")
+    return tuple(found.values())
+
+
+def find(module: str, qualified_name: str) -> Capability[..., Any]:
+    """The capability at that address. Raises ImportError for a missing module, CapabilityError if there is none of that name."""
+    found: Any = importlib.import_module(module)
+    for step in qualified_name.split("."):
+        found = getattr(found, step, None)
+    if not isinstance(found, Capability):
+        raise CapabilityError(
+            f"{module}.{qualified_name} is no capability; the name must hold what @capability returned"
+        )
+    return found

@@ -1,0 +1,202 @@
+"""The client for programs without an event loop: the same as ``AsyncClient``, on a loop in a thread of its own.
+
+All clients of a process share that thread, since gRPC wants one loop per process. A program that runs an event loop
+itself should use ``AsyncClient``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+from merit.model.limits import ATTEMPTS_DEFAULT, RUN_TIMEOUT_NS_DEFAULT, SECOND_NS
+from merit.model.tasks import Priority, Refusal
+from merit.sdk.channel import DEFAULT_SERVER
+from merit.sdk.client import MAP_WINDOW, AsyncClient
+from merit.sdk.handles import TaskHandle, TaskRequest
+from merit.sdk.results import Result
+from merit.sdk.views import Page
+
+T = TypeVar("T")
+
+
+class _LoopThread:
+    """The one loop of this process for all of its clients; it lives as long as the process."""
+
+    _lock = threading.Lock()
+    _loop: asyncio.AbstractEventLoop | None = None
+
+    @classmethod
+    def loop(cls) -> asyncio.AbstractEventLoop:
+        with cls._lock:
+            if cls._loop is None:
+                cls._loop = asyncio.new_event_loop()
+                threading.Thread(target=cls._loop.run_forever, name="merit-client", daemon=True).start()
+            return cls._loop
+
+
+class SubmittedTask:
+    """A submitted task: ``result`` waits for its value, ``wait`` for how it ended."""
+
+    def __init__(self, handle: TaskHandle, loop: asyncio.AbstractEventLoop) -> None:
+        self._handle = handle
+        self._loop = loop
+
+    @property
+    def id(self) -> str:
+        """Of the task."""
+        return self._handle.id
+
+    @property
+    def done(self) -> bool:
+        """Whether the outcome is known."""
+        return self._handle.done
+
+    def wait(self, timeout_s: float | None = None) -> Result:
+        """How the task ended, once it has. Raises as ``TaskHandle.wait``."""
+        return asyncio.run_coroutine_threadsafe(self._handle.wait(timeout_s), self._loop).result()
+
+    def result(self, timeout_s: float | None = None) -> Any:
+        """The task's value. Raises as ``TaskHandle.result``."""
+        return self.wait(timeout_s).value
+
+    def cancel(self) -> None:
+        """Ask for it to be called off; ``wait`` tells what came of that."""
+        self._loop.call_soon_threadsafe(self._handle.cancel)
+
+
+class Client:
+    """Submits tasks to a control plane and tells what became of them.
+
+    Use it as ``with Client() as merit: …``. See ``AsyncClient`` for what the methods do and raise.
+    """
+
+    def __init__(self, server: str = DEFAULT_SERVER, *, connect_timeout_s: float = 10.0) -> None:
+        self._loop = _LoopThread.loop()
+        self._client = AsyncClient(server, connect_timeout_s=connect_timeout_s)
+
+    def __enter__(self) -> Client:
+        self._do(self._client.__aenter__())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the stream. Submitted tasks go on."""
+        self._do(self._client.aclose())
+
+    def submit(
+        self,
+        capability: str,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        priority: Priority | str = Priority.MEDIUM,
+        run_timeout_s: float = RUN_TIMEOUT_NS_DEFAULT / SECOND_NS,
+        attempts_max: int = ATTEMPTS_DEFAULT,
+        after: Iterable[str | SubmittedTask] = (),
+        description: str = "",
+    ) -> SubmittedTask:
+        """Submit one task; it is durable when this returns."""
+        handle = self._do(
+            self._client.submit(
+                capability,
+                parameters,
+                priority=priority,
+                run_timeout_s=run_timeout_s,
+                attempts_max=attempts_max,
+                after=[item.id if isinstance(item, SubmittedTask) else item for item in after],
+                description=description,
+            )
+        )
+        return SubmittedTask(handle, self._loop)
+
+    def submit_many(self, requests: Sequence[TaskRequest]) -> list[SubmittedTask]:
+        """Submit tasks: each part of up to 1,000 is taken as a whole or not at all; all are durable on return."""
+        return [SubmittedTask(handle, self._loop) for handle in self._do(self._client.submit_many(requests))]
+
+    def map(
+        self,
+        capability: str,
+        inputs: Iterable[Mapping[str, Any]],
+        *,
+        ordered: bool = True,
+        window: int = MAP_WINDOW,
+        priority: Priority | str = Priority.MEDIUM,
+        run_timeout_s: float = RUN_TIMEOUT_NS_DEFAULT / SECOND_NS,
+        attempts_max: int = ATTEMPTS_DEFAULT,
+    ) -> Iterator[Result]:
+        """Run a capability on each input, ``window`` of them in flight; results in order, or as they come."""
+        pairs = ((capability, parameters) for parameters in inputs)
+        options = (priority, run_timeout_s, attempts_max)
+        for _, result in self.calls(pairs, window=window, options=options, ordered=ordered):
+            yield result
+
+    def calls(
+        self,
+        calls: Iterable[tuple[str, Mapping[str, Any]]],
+        *,
+        window: int = MAP_WINDOW,
+        options: tuple[Priority | str, float, int] = (
+            Priority.MEDIUM,
+            RUN_TIMEOUT_NS_DEFAULT / SECOND_NS,
+            ATTEMPTS_DEFAULT,
+        ),
+        ordered: bool = False,
+    ) -> Iterator[tuple[int, Result]]:
+        """Run each call (capability and parameters); its place among the calls, and its result, as they come.
+
+        ``calls`` is iterated in the client's thread, a window ahead of the results.
+        """
+        queue: SimpleQueue[list[tuple[int, Result]] | BaseException | None] = SimpleQueue()
+
+        async def feed() -> None:
+            try:
+                async for batch in self._client.batches(calls, window=window, options=options, ordered=ordered):
+                    queue.put([(handle.tag, await handle.wait()) for handle in batch])
+                queue.put(None)
+            except BaseException as error:  # noqa: BLE001  (raised again where the results are taken)
+                queue.put(error)
+
+        feeding = asyncio.run_coroutine_threadsafe(feed(), self._loop)
+        try:
+            while (batch := queue.get()) is not None:
+                if isinstance(batch, BaseException):
+                    raise batch
+                yield from batch
+        finally:
+            feeding.cancel()
+
+    def watch(self, task_id: str) -> SubmittedTask:
+        """A handle for a task that was submitted before, by anybody."""
+
+        async def watch() -> TaskHandle:
+            return self._client.watch(task_id)
+
+        return SubmittedTask(self._do(watch()), self._loop)
+
+    def cancel(self, ids: Sequence[str], reason: str = "") -> list[Refusal]:
+        """Call tasks off; durable on return. What could not be, with the reason."""
+        return self._do(self._client.cancel(ids, reason))
+
+    def task(self, task_id: str) -> dict[str, Any]:
+        """Everything about one task, as JSON has it."""
+        return self._do(self._client.task(task_id))
+
+    def tasks(self, *, state: str = "", capability: str = "", limit: int = 100, cursor: str = "") -> Page:
+        """Tasks, newest first, a page at a time."""
+        return self._do(self._client.tasks(state=state, capability=capability, limit=limit, cursor=cursor))
+
+    def workers(self) -> list[dict[str, Any]]:
+        """The workers that the control plane knows."""
+        return self._do(self._client.workers())
+
+    def status(self) -> dict[str, Any]:
+        """The control plane in a few numbers."""
+        return self._do(self._client.status())
+
+    def _do(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()

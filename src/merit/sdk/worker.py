@@ -1,0 +1,426 @@
+"""The worker's process: an event loop around the session and the runner."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterable
+from typing import Any, Final
+from uuid import uuid4
+
+import grpc
+import msgspec
+
+from merit.model.frames import Assignment, CellFrame, Report, ReportStatus
+from merit.model.limits import (
+    FAILURE_DETAIL_LENGTH_MAX,
+    FAILURE_MESSAGE_LENGTH_MAX,
+    PAYLOAD_INLINE_BYTES_MAX,
+    TRAIL_BYTES_MAX,
+)
+from merit.model.tasks import Failure, Progress
+from merit.model.workers import Offer
+from merit.sdk.capability import Capability, declared
+from merit.sdk.channel import DEFAULT_SERVER, Backoff, get_blob, open_channel, put_blob
+from merit.sdk.conversation import Conversation
+from merit.sdk.execution import Job
+from merit.sdk.outcome import Outcome
+from merit.sdk.runner import Runner
+from merit.session.link import ProtocolViolation
+from merit.session.worker_end import WorkerEnd
+from merit.wire.frames import decode_cell_frame, encode_worker_frame
+from merit.wire.v1 import worker_pb2_grpc
+
+log = logging.getLogger("merit.worker")
+
+DRAIN_S: Final = 30.0
+"""How long a worker that was asked to stop lets running attempts go on."""
+
+_LOOK_S: Final = 0.05
+"""How often a worker that holds something looks for what has begun, how far it is, and what waits too long."""
+_UNSTARTED_NS_MAX: Final = 500_000_000
+"""An attempt that waits here longer than this is given back, for somebody else."""
+_STATUS: Final = {
+    "completed": ReportStatus.COMPLETED,
+    "failed": ReportStatus.FAILED,
+    "canceled": ReportStatus.CANCELED,
+}
+
+
+class WorkerRefused(Exception):
+    """The control plane will not have this worker; the message says why."""
+
+
+class WorkerProcess:
+    """Offers capabilities to a control plane until it is drained.
+
+    Args:
+        capabilities: what it can do.
+        server: ``HOST:PORT`` of the control plane; it is tried again for ever when it cannot be reached.
+        name: of this worker, unique in the fleet; by default from the host and the process.
+        concurrency: attempts that run at the same time; by default the number of CPUs, at least 4.
+        processes: child processes for ``cpu=True`` functions; by default one per CPU.
+        tags: words by which workers are told apart.
+    """
+
+    def __init__(
+        self,
+        capabilities: Iterable[Capability[..., Any]],
+        server: str = DEFAULT_SERVER,
+        *,
+        name: str | None = None,
+        concurrency: int | None = None,
+        processes: int | None = None,
+        tags: Iterable[str] = (),
+    ) -> None:
+        self._capabilities = list(capabilities)
+        if not self._capabilities:
+            raise ValueError("capabilities: a worker needs at least one; decorate a function with @capability")
+        self.server = server
+        self.name = name or f"{socket.gethostname()}-{os.getpid()}"
+        concurrency = concurrency or max(4, os.cpu_count() or 1)
+        self._processes = processes
+        self._end = WorkerEnd(
+            self.name, uuid4().hex, tuple(_offer(item) for item in self._capabilities), concurrency, tuple(tags)
+        )
+        self._backoff = Backoff()
+        self._began_ns: dict[str, int] = {}
+        self._uploads: set[asyncio.Task[None]] = set()
+        self._conversation: Conversation | None = None
+        self._channel: grpc.aio.Channel | None = None
+        self._drained = asyncio.Event()
+        self._refused: WorkerRefused | None = None
+        self._pump_due = False
+        self._last_sent_s = 0.0
+        self._loop: asyncio.AbstractEventLoop
+        self._runner: Runner
+
+    def drain(self) -> None:
+        """Take nothing more, finish what runs, report, and leave. ``run`` returns then."""
+        if not self._end.draining:
+            log.info("draining: %d attempts are held", self._end.held)
+        self._end.drain()
+        for attempt in list(self._runner.unstarted(0, time.monotonic_ns())):
+            self._give_back(attempt)
+        self._drained.set()
+        self._wake()
+
+    async def run(self, *, drain_s: float = DRAIN_S) -> None:
+        """Work until ``drain`` is called.
+
+        Raises:
+            WorkerRefused: the control plane will not have this worker.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._runner = Runner(
+            self._capabilities,
+            self._end.concurrency,
+            lambda: self._loop.call_soon_threadsafe(self._wake),
+            processes=self._processes,
+        )
+        ticking = asyncio.create_task(self._tick())
+        try:
+            sessions = asyncio.create_task(self._sessions())
+            draining = asyncio.create_task(self._drained.wait())
+            await asyncio.wait((sessions, draining), return_when=asyncio.FIRST_COMPLETED)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(sessions), drain_s)
+            if not sessions.done():
+                # Out of patience: what still runs is canceled and reported as such, if anybody listens.
+                await self._runner.close(0)
+                self._pump()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(sessions, 2.0)
+            draining.cancel()
+        finally:
+            ticking.cancel()
+            await self._runner.close(0)
+        if self._refused is not None:
+            raise self._refused
+
+    # The stream
+
+    async def _sessions(self) -> None:
+        while not self._end.left and self._refused is None:
+            try:
+                async with open_channel(self.server) as channel:
+                    await self._session(channel)
+            except (grpc.aio.AioRpcError, ConnectionError, ProtocolViolation, asyncio.InvalidStateError) as error:
+                log.warning("no control plane at %s: %s; trying again", self.server, _brief(error))
+            finally:
+                self._end.disconnected()
+                self._conversation = self._channel = None
+            if self._end.draining and not self._end.held and not self._end.unacknowledged:
+                return
+            if not self._end.left and self._refused is None:
+                await asyncio.sleep(self._backoff.next_s())
+
+    async def _session(self, channel: grpc.aio.Channel) -> None:
+        self._channel = channel
+        call = worker_pb2_grpc.WorkersStub(channel).Session()
+        self._conversation = Conversation(call, self._take)
+        self._end.connect()
+        self._pump()
+        await self._conversation.run()
+
+    def _take(self, message: Any) -> None:
+        frame: CellFrame = decode_cell_frame(message)
+        if frame.refused:
+            if frame.permanent:
+                self._refused = WorkerRefused(frame.refused)
+            else:
+                log.warning("the control plane ended the stream: %s", frame.refused)
+            return
+        assignments, cancels = self._end.take(frame)
+        if frame.welcome is not None:
+            self._backoff.reset()
+            log.info("attached to cell %s at %s as %s", frame.welcome.cell, self.server, self.name)
+        if assignments:
+            self._begin(assignments)
+        for ref in cancels:
+            self._runner.cancel(_attempt_id(ref.task, ref.number))
+        if self._end.left and self._conversation is not None:
+            self._conversation.finish()
+        self._pump()
+
+    def _wake(self) -> None:
+        """Pump at the loop's next turn, together with whatever else has come by then."""
+        if not self._pump_due:
+            self._pump_due = True
+            self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        """Move what has ended to the session, and what the session has to say to the stream."""
+        self._pump_due = False
+        end = self._end
+        for outcome in self._runner.finished():
+            self._report(outcome)
+        conversation = self._conversation
+        if conversation is None:
+            return
+        while (frame := end.frame()) is not None:
+            conversation.send(encode_worker_frame(frame))
+            if frame.sequence:
+                self._last_sent_s = time.monotonic()
+
+    async def _tick(self) -> None:
+        """What is worth telling of attempts that take their time, and the heartbeat when there is nothing else."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            if self._end.held:
+                self._look()
+            welcome = self._end.welcome
+            beat_due = welcome is not None and time.monotonic() - self._last_sent_s > welcome.beat_ns / 1e9 / 2
+            if beat_due and self._conversation is not None:
+                frame = self._end.frame(beat=True)
+                if frame is not None:
+                    self._conversation.send(encode_worker_frame(frame))
+                    self._last_sent_s = time.monotonic()
+
+    def _look(self) -> None:
+        now_ns = time.monotonic_ns()
+        began = self._began_ns
+        for attempt in self._runner.started():
+            began[attempt] = now_ns
+            self._end.started(*_split(attempt))
+        for note in self._runner.progress():
+            task, number = _split(note.attempt)
+            self._end.progressed(Progress(task, number, min(1.0, max(0.0, note.fraction)), note.message))
+        if began:
+            self._end.running_for(now_ns - next(iter(began.values())))
+        for attempt in self._runner.unstarted(_UNSTARTED_NS_MAX, now_ns):
+            self._give_back(attempt)
+        self._wake()
+
+    # Attempts
+
+    def _begin(self, assignments: list[Assignment]) -> None:
+        jobs: list[Job] = []
+        for item in assignments:
+            if item.parameters_blob:
+                self._later(self._begin_with_blob(item))
+            else:
+                jobs.append(_job(item, item.parameters))
+        self._runner.start(jobs)
+
+    async def _begin_with_blob(self, item: Assignment) -> None:
+        """Fetch the parameters first."""
+        try:
+            if self._channel is None:
+                raise ConnectionError("the stream is gone")
+            parameters = await get_blob(self._channel, item.parameters_blob)
+        except (grpc.aio.AioRpcError, ConnectionError, asyncio.InvalidStateError) as error:
+            failure = Failure("blob", f"its parameters could not be fetched: {_brief(error)}")
+            self._end.ended(Report(item.task, item.number, ReportStatus.FAILED, failure=failure))
+            self._wake()
+            return
+        self._runner.start([_job(item, parameters)])
+
+    def _give_back(self, attempt: str) -> None:
+        if self._runner.withdraw(attempt):
+            self._end.handed_back(*_split(attempt))
+
+    def _report(self, outcome: Outcome) -> None:
+        if self._began_ns:
+            self._began_ns.pop(outcome.attempt, None)
+        if len(outcome.result) > PAYLOAD_INLINE_BYTES_MAX:
+            self._later(self._report_with_blob(outcome))
+        else:
+            self._end.ended(_report(outcome, outcome.result, ""))
+
+    async def _report_with_blob(self, outcome: Outcome) -> None:
+        """Store the result first: it has to be durable before the report that names it."""
+        backoff = Backoff()
+        digest = ""
+        while not digest:
+            try:
+                if self._channel is None:
+                    raise ConnectionError("the stream is gone")
+                digest = await put_blob(self._channel, outcome.result)
+            except (grpc.aio.AioRpcError, ConnectionError, asyncio.InvalidStateError) as error:
+                log.warning("the result of %s could not be stored: %s; trying again", outcome.attempt, _brief(error))
+                await asyncio.sleep(backoff.next_s())
+        self._end.ended(_report(outcome, b"", digest))
+        self._wake()
+
+    def _later(self, work: Any) -> None:
+        task = self._loop.create_task(work)
+        self._uploads.add(task)
+        task.add_done_callback(self._uploads.discard)
+
+
+def serve(
+    *capabilities: Capability[..., Any],
+    server: str = DEFAULT_SERVER,
+    name: str | None = None,
+    concurrency: int | None = None,
+    processes: int | None = None,
+    tags: Iterable[str] = (),
+    drain_s: float = DRAIN_S,
+) -> None:
+    """Be a worker with these capabilities (by default all that have been declared) until SIGTERM or SIGINT.
+
+    On the first signal the worker drains: it takes nothing more, finishes what runs, reports, and leaves. A second one
+    ends it at once.
+
+    Raises:
+        WorkerRefused: the control plane will not have this worker.
+    """
+    asyncio.run(
+        _serve(
+            WorkerProcess(
+                capabilities or declared(),
+                server,
+                name=name,
+                concurrency=concurrency,
+                processes=processes,
+                tags=tags,
+            ),
+            drain_s,
+        )
+    )
+
+
+async def _serve(worker: WorkerProcess, drain_s: float) -> None:
+    loop = asyncio.get_running_loop()
+    running = asyncio.create_task(worker.run(drain_s=drain_s))
+    signaled = False
+
+    def stop() -> None:
+        nonlocal signaled
+        if signaled:
+            running.cancel()
+        signaled = True
+        worker.drain()
+
+    await asyncio.sleep(0)  # the worker's own first steps, so that there is something to drain
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+
+
+def _offer(item: Capability[..., Any]) -> Offer:
+    return Offer(
+        item.name,
+        item.version,
+        item.description,
+        msgspec.json.encode(item.input_schema),
+        msgspec.json.encode(item.output_schema),
+        item.tags,
+    )
+
+
+def _job(item: Assignment, parameters: bytes) -> Job:
+    return Job(
+        _attempt_id(item.task, item.number),
+        item.task,
+        item.number,
+        item.capability,
+        parameters,
+        time.time_ns() + item.run_timeout_ns,
+    )
+
+
+def _attempt_id(task: str, number: int) -> str:
+    return f"{task}#{number}"
+
+
+def _split(attempt: str) -> tuple[str, int]:
+    task, _, number = attempt.rpartition("#")
+    return task, int(number)
+
+
+def _report(outcome: Outcome, result: bytes, result_blob: str) -> Report:
+    task, number = _split(outcome.attempt)
+    error = outcome.error
+    failure = None
+    if error is not None:
+        failure = Failure(
+            error.kind,
+            error.message[:FAILURE_MESSAGE_LENGTH_MAX],
+            error.detail[-FAILURE_DETAIL_LENGTH_MAX:],
+            not error.retry,
+        )
+    return Report(
+        task,
+        number,
+        _STATUS[outcome.status],
+        result,
+        result_blob,
+        failure,
+        outcome.wall_ns,
+        outcome.cpu_ns,
+        outcome.memory_bytes,
+        _trail(outcome) if outcome.log or outcome.evidence else b"",
+    )
+
+
+def _trail(outcome: Outcome) -> bytes:
+    """Log and evidence as JSON within its bound; the oldest log lines go first, and how many did is said."""
+    lines = [
+        {"time_ns": line.time_ns, "level": line.level, "message": line.message, "fields": msgspec.Raw(line.fields)}
+        for line in outcome.log
+    ]
+    dropped = outcome.log_dropped
+    evidence = [msgspec.structs.asdict(item) for item in outcome.evidence]
+    while True:
+        trail = msgspec.json.encode({"log": lines, "log_dropped": dropped, "evidence": evidence})
+        if len(trail) <= TRAIL_BYTES_MAX:
+            return trail
+        cut = max(1, len(lines) // 4)
+        if not lines:
+            evidence = evidence[: len(evidence) // 2]
+        dropped += min(cut, len(lines))
+        lines = lines[cut:]
+
+
+def _brief(error: BaseException) -> str:
+    if isinstance(error, grpc.aio.AioRpcError):
+        return f"{error.code().name}: {error.details()}"
+    return str(error) or type(error).__name__

@@ -1,0 +1,101 @@
+"""The control plane's end of a worker's stream."""
+
+from __future__ import annotations
+
+from merit.model.frames import Assignment, AttemptRef, CellFrame, Hello, Welcome, WorkerFrame
+from merit.session.link import Link, Outbox, ProtocolViolation
+
+
+class CellEnd:
+    """Takes worker frames in and gives cell frames out.
+
+    ``hello`` is None until the worker has said it. The credits that the worker grants are kept by the machine.
+    """
+
+    __slots__ = (
+        "_assignments",
+        "_cancels",
+        "_drain",
+        "_link",
+        "_permanent",
+        "_refused",
+        "_welcome",
+        "closing",
+        "hello",
+    )
+
+    def __init__(self) -> None:
+        self.hello: Hello | None = None
+        self.closing = False
+        """Nothing more is taken in or sent but, at most, the reason."""
+        self._link = Link()
+        self._assignments: Outbox[Assignment] = Outbox()
+        self._cancels: list[AttemptRef] = []
+        self._welcome: Welcome | None = None
+        self._drain = False
+        self._refused = ""
+        self._permanent = False
+
+    def take(self, frame: WorkerFrame) -> bool:
+        """Admit a frame; whether it has content that is new.
+
+        Raises:
+            ProtocolViolation: the worker broke the protocol; the stream has to end.
+        """
+        if not self._link.admit(frame.sequence, frame.ack):
+            return False
+        if self.hello is None:
+            if frame.hello is None:
+                raise ProtocolViolation("hello: must be in the first frame")
+            self.hello = frame.hello
+        elif frame.hello is not None:
+            raise ProtocolViolation("hello: only in the first frame")
+        return True
+
+    @property
+    def received(self) -> int:
+        """Sequence of the last frame that came."""
+        return self._link.received
+
+    def durable(self, sequence: int) -> None:
+        """What the frames up to ``sequence`` said is durable."""
+        self._link.deal(sequence)
+
+    def welcome(self, welcome: Welcome) -> None:
+        """The worker is attached."""
+        self._welcome = welcome
+
+    def assign(self, assignment: Assignment) -> None:
+        """One more attempt for this worker."""
+        self._assignments.push(assignment, len(assignment.parameters) + 96)
+
+    def cancel(self, attempt: AttemptRef) -> None:
+        """This attempt is over; what comes of it does not matter any more."""
+        self._cancels.append(attempt)
+
+    def drain(self) -> None:
+        """The worker is to finish what it holds, and leave."""
+        self._drain = True
+
+    def refuse(self, reason: str, *, permanent: bool = False) -> None:
+        """End the stream, saying why; ``permanent``: opening another one cannot help."""
+        self._refused, self._permanent = reason, permanent
+        self.closing = True
+
+    def frame(self) -> CellFrame | None:
+        """The next frame to send now, or None."""
+        if self._refused:
+            reason, self._refused = self._refused, ""
+            return CellFrame(refused=reason, permanent=self._permanent)
+        if self.closing:
+            return None
+        link = self._link
+        if link.open and (self._assignments or self._cancels or self._welcome is not None or self._drain):
+            frame = CellFrame(0, 0, self._welcome, self._assignments.take(), self._cancels, self._drain)
+            frame.sequence, frame.ack = link.stamp(content=True)
+            self._cancels, self._welcome, self._drain = [], None, False
+            return frame
+        if link.ack_due:
+            _, ack = link.stamp(content=False)
+            return CellFrame(ack=ack)
+        return None

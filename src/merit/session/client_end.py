@@ -1,0 +1,146 @@
+"""The client's end of its stream: what it has submitted and what it waits for."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from msgspec import Struct
+
+from merit.model.frames import ClientFrame, ClientHello, ServerFrame, Settled
+from merit.model.limits import FRAME_ITEMS_MAX
+from merit.model.tasks import Refusal, TaskSpec
+from merit.session.link import Link, Outbox
+
+Submit = list[TaskSpec]
+"""One task, or several that are taken all or not at all."""
+
+
+class News(Struct):
+    """What a frame from the control plane brought. ``accepted``: tasks that are durable now and not refused."""
+
+    accepted: list[str]
+    refusals: list[Refusal]
+    outcomes: list[Settled]
+
+
+class _Sent(Struct):
+    sequence: int
+    submits: list[Submit]
+    watch: list[str]
+    cancels: list[str]
+
+
+class ClientEnd:
+    """One for the life of the client; ``connect`` begins each new stream.
+
+    A submit is kept until it is acknowledged as durable and goes out again on a new stream until then; the ids make a
+    repeated one harmless. What is accepted and not yet final is watched again on each new stream.
+    """
+
+    def __init__(self, client: str) -> None:
+        self.client = client
+        self.connected = False
+        self._link = Link()
+        self._submits: Outbox[Submit] = Outbox()
+        self._watch: dict[str, None] = {}
+        self._cancels: dict[str, None] = {}
+        self._sent: deque[_Sent] = deque()
+        self._waiting: dict[str, None] = {}
+        """Accepted and not final, as far as is known here."""
+        self._hello: ClientHello | None = None
+
+    @property
+    def unacknowledged(self) -> int:
+        """Submits that are not yet known to be durable."""
+        return len(self._submits) + sum(len(sent.submits) for sent in self._sent)
+
+    def connect(self) -> None:
+        """A new stream is open: say again what was not acknowledged, and what is waited for."""
+        self.connected = True
+        self._link = Link()
+        self._hello = ClientHello(self.client)
+        sent, self._sent = self._sent, deque()
+        waiting, self._submits = self._submits, Outbox()
+        for frame in sent:
+            for submit in frame.submits:
+                self.submit(submit)
+            for task_id in frame.cancels:
+                self._cancels[task_id] = None
+        while waiting:
+            for submit in waiting.take():
+                self.submit(submit)
+        self._watch = dict(self._waiting)
+
+    def disconnected(self) -> None:
+        """The stream is gone; nothing can be sent until ``connect``."""
+        self.connected = False
+
+    def submit(self, tasks: Submit) -> None:
+        """Several tasks in one submit are taken all or not at all."""
+        self._submits.push(tasks, sum(len(task.parameters) + 128 for task in tasks))
+
+    def watch(self, task_id: str) -> None:
+        """Be told the outcome of a task that was submitted before."""
+        self._waiting[task_id] = None
+        self._watch[task_id] = None
+
+    def cancel(self, task_id: str) -> None:
+        """Ask for a task to be called off."""
+        self._cancels[task_id] = None
+
+    def take(self, frame: ServerFrame) -> News:
+        """What the control plane says.
+
+        Raises:
+            ProtocolViolation: the stream is broken; open a new one.
+        """
+        fresh = self._link.admit(frame.sequence, frame.ack)
+        refused = {refusal.task for refusal in frame.refusals} if fresh else set()
+        accepted: list[str] = []
+        waiting = self._waiting
+        while self._sent and self._sent[0].sequence <= self._link.acked:
+            for submit in self._sent.popleft().submits:
+                for task in submit:
+                    if task.id not in refused:
+                        accepted.append(task.id)
+                        waiting[task.id] = None
+        if not fresh:
+            return News(accepted, [], [])
+        for task_id in refused:
+            waiting.pop(task_id, None)
+        for outcome in frame.outcomes:
+            waiting.pop(outcome.task, None)
+        self._link.deal(frame.sequence)
+        return News(accepted, frame.refusals, frame.outcomes)
+
+    def frame(self) -> ClientFrame | None:
+        """The next frame to send now, or None."""
+        if not self.connected:
+            return None
+        link = self._link
+        if link.open and (self._hello is not None or self._submits or self._watch or self._cancels):
+            return self._content()
+        if link.ack_due:
+            _, ack = link.stamp(content=False)
+            return ClientFrame(ack=ack)
+        return None
+
+    def _content(self) -> ClientFrame:
+        submits = self._submits.take()
+        watch = _first(self._watch, FRAME_ITEMS_MAX)
+        cancels = _first(self._cancels, FRAME_ITEMS_MAX)
+        single = [submit[0] for submit in submits if len(submit) == 1]
+        groups = [submit for submit in submits if len(submit) > 1]
+        frame = ClientFrame(0, 0, self._hello, single, groups, watch, cancels)
+        frame.sequence, frame.ack = self._link.stamp(content=True)
+        self._sent.append(_Sent(frame.sequence, submits, watch, cancels))
+        self._hello = None
+        return frame
+
+
+def _first(ids: dict[str, None], count: int) -> list[str]:
+    """Take the first of ``ids`` out."""
+    taken = list(ids)[:count] if len(ids) > count else list(ids)
+    for task_id in taken:
+        del ids[task_id]
+    return taken

@@ -1,0 +1,85 @@
+"""The control plane's end of a client's stream."""
+
+from __future__ import annotations
+
+from merit.model.frames import ClientFrame, ClientHello, ClientWelcome, ServerFrame, Settled
+from merit.model.tasks import Refusal
+from merit.session.link import Link, Outbox, ProtocolViolation
+
+
+class ServerEnd:
+    """Takes client frames in and gives server frames out. ``hello`` is None until the client has said it."""
+
+    __slots__ = ("_link", "_outcomes", "_permanent", "_refusals", "_refused", "_welcome", "closing", "hello")
+
+    def __init__(self) -> None:
+        self.hello: ClientHello | None = None
+        self.closing = False
+        """Nothing more is taken in or sent but, at most, the reason."""
+        self._link = Link()
+        self._outcomes: Outbox[Settled] = Outbox()
+        self._refusals: list[Refusal] = []
+        self._welcome: ClientWelcome | None = None
+        self._refused = ""
+        self._permanent = False
+
+    def take(self, frame: ClientFrame) -> bool:
+        """Admit a frame; whether it has content that is new.
+
+        Raises:
+            ProtocolViolation: the client broke the protocol; the stream has to end.
+        """
+        if not self._link.admit(frame.sequence, frame.ack):
+            return False
+        if self.hello is None:
+            if frame.hello is None:
+                raise ProtocolViolation("hello: must be in the first frame")
+            self.hello = frame.hello
+        elif frame.hello is not None:
+            raise ProtocolViolation("hello: only in the first frame")
+        return True
+
+    @property
+    def received(self) -> int:
+        """Sequence of the last frame that came."""
+        return self._link.received
+
+    def durable(self, sequence: int) -> None:
+        """Everything in the frames up to ``sequence`` is durable or refused."""
+        self._link.deal(sequence)
+
+    def welcome(self, welcome: ClientWelcome) -> None:
+        """The stream is open."""
+        self._welcome = welcome
+
+    def refusal(self, refusal: Refusal) -> None:
+        """Something that the client asked for is not done."""
+        self._refusals.append(refusal)
+
+    def outcome(self, outcome: Settled) -> None:
+        """A task that the client watches is final."""
+        self._outcomes.push(outcome, len(outcome.result) + 64)
+
+    def refuse(self, reason: str, *, permanent: bool = False) -> None:
+        """End the stream, saying why; ``permanent``: opening another one cannot help."""
+        self._refused, self._permanent = reason, permanent
+        self.closing = True
+
+    def frame(self) -> ServerFrame | None:
+        """The next frame to send now, or None."""
+        if self._refused:
+            reason, self._refused = self._refused, ""
+            return ServerFrame(refused=reason, permanent=self._permanent)
+        if self.closing:
+            return None
+        link = self._link
+        if link.open and (self._outcomes or self._refusals or self._welcome is not None):
+            frame = ServerFrame(0, 0, self._welcome, self._refusals, self._outcomes.take())
+            frame.sequence, frame.ack = link.stamp(content=True)
+            self._welcome, self._refusals = None, []
+            return frame
+        # An acknowledgement says "durable or refused", so it must not overtake the refusals.
+        if link.ack_due and not self._refusals:
+            _, ack = link.stamp(content=False)
+            return ServerFrame(ack=ack)
+        return None

@@ -1,0 +1,40 @@
+"""Snapshots in memory, for the simulator and tests."""
+
+from __future__ import annotations
+
+from merit.ports.snapshots import SNAPSHOTS_KEPT, Snapshot
+from merit.storage.file_snapshots import check_snapshot
+
+
+class MemorySnapshots:
+    """A `SnapshotStore` that lasts as long as the object. `damage` plans what a bad disk does."""
+
+    def __init__(self) -> None:
+        self._snapshots: dict[int, Snapshot] = {}
+        self._bad: set[int] = set()
+        self._damaged: tuple[str, ...] = ()
+
+    @property
+    def damaged(self) -> tuple[str, ...]:
+        """See `SnapshotStore.damaged`."""
+        return self._damaged
+
+    def save(self, sequence: int, fold_version: int, record_hash: bytes, data: bytes) -> None:
+        """See `SnapshotStore.save`."""
+        check_snapshot(sequence, fold_version, record_hash)
+        self._snapshots[sequence] = Snapshot(sequence, fold_version, record_hash, data)
+        self._bad.discard(sequence)
+        for old in sorted(self._snapshots, reverse=True)[SNAPSHOTS_KEPT:]:
+            del self._snapshots[old]
+
+    def latest(self) -> Snapshot | None:
+        """See `SnapshotStore.latest`."""
+        newest_first = sorted(self._snapshots, reverse=True)
+        whole = next((sequence for sequence in newest_first if sequence not in self._bad), None)
+        skipped = newest_first if whole is None else newest_first[: newest_first.index(whole)]
+        self._damaged = tuple(f"snapshot {sequence}: it was planned to be damaged" for sequence in skipped)
+        return None if whole is None else self._snapshots[whole]
+
+    def damage(self, sequence: int) -> None:
+        """From now on the snapshot of this sequence is found damaged, until it is saved again."""
+        self._bad.add(sequence)

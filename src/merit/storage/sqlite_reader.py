@@ -1,0 +1,202 @@
+"""Reads a journal that is kept in SQLite; beside its leader, from any process or thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Self
+from zlib import crc32
+
+import apsw
+
+from merit.model.record import JournalForeign, Record, Tail, decode_record, header_hash
+from merit.ports.journal import JournalCorrupt, JournalUnavailable
+from merit.storage import sqlite_format
+from merit.storage.verify import verified
+
+# One read transaction takes at most this much, so that a slow reader never keeps the write-ahead log from being reused.
+_CHUNK_ROWS: Final = 256
+_CHUNK_BYTES: Final = 4 * 1024 * 1024
+
+_SEQUENCE_MAX: Final = 2**63 - 1
+_SELECT: Final = "SELECT first, last, epoch, time_ns, hash, payloads_crc, header, events, payloads FROM records "
+_CHUNK: Final = f"{_SELECT} WHERE first BETWEEN ? AND ? ORDER BY first LIMIT {_CHUNK_ROWS}"
+_BEFORE: Final = f"{_SELECT} WHERE first < ? ORDER BY first DESC LIMIT 1"
+
+_Row = tuple[int, int, int, int, bytes, int, bytes, bytes, bytes]
+
+
+class SqliteReader:
+    """A `JournalReader` of the file at `path` through `connection`, which it closes."""
+
+    def __init__(self, connection: apsw.Connection | None, path: Path, cell: str) -> None:
+        self._connection = connection
+        self._path = path
+        self.cell = cell
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def read(self, first: int = 1, last: int | None = None) -> Iterator[Record]:
+        """See `JournalReader.read`."""
+        start = self._start(first)
+        return verified(self.scan(start, last), self._tail_before(start))
+
+    def scan(self, first: int = 1, last: int | None = None) -> Iterator[Record | JournalCorrupt]:
+        """See `JournalReader.scan`."""
+        start, end = self._start(first), _SEQUENCE_MAX if last is None else last
+        while start <= end:
+            try:
+                rows, more = self._chunk(start, end)
+            except JournalCorrupt as error:
+                yield JournalCorrupt(self.cell, start, error.reason)
+                start = self._beyond_damage(start, end)
+                continue
+            for row in rows:
+                yield self._decoded(row)
+            if not more:
+                return
+            start = rows[-1][0] + 1
+
+    def tail(self) -> Tail:
+        """See `JournalReader.tail`."""
+        tail = self._tail_before(_SEQUENCE_MAX)
+        epoch = self._rows("SELECT epoch FROM meta")[0][0]
+        return Tail(tail.next, tail.last_hash, max(tail.epoch, epoch))
+
+    def size_bytes(self) -> int:
+        """See `JournalReader.size_bytes`; includes the write-ahead log."""
+        size = 0
+        for name in (self._path, self._path.with_name(f"{self._path.name}-wal")):
+            try:
+                size += name.stat().st_size
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise JournalUnavailable(f"{name}: cannot be looked at: {error.strerror}") from error
+        return size
+
+    def close(self) -> None:
+        """See `JournalReader.close`."""
+        if self._connection is not None:
+            self._connection.close(force=True)
+            self._connection = None
+
+    def _rows(self, query: str, *values: int) -> list[_Row]:
+        return self._limited_rows(query, values)[0]
+
+    def _limited_rows(self, query: str, values: tuple[int, ...]) -> tuple[list[_Row], bool]:
+        """Rows of `query` up to `_CHUNK_BYTES`, or up to damage; raises at damage of the first. Whether there may be
+        more."""
+        if self._connection is None:
+            raise JournalUnavailable(f"{self._path}: the journal is closed: open it again")
+        rows: list[_Row] = []
+        size = 0
+        try:
+            cursor = self._connection.execute(query, values)
+            for row in cursor:
+                rows.append(row)
+                size += sum(len(field) for field in row if isinstance(field, bytes))
+                if size >= _CHUNK_BYTES:
+                    cursor.close(force=True)
+                    return rows, True
+        except apsw.Error as error:
+            if not rows:
+                raise sqlite_format.translated(error, self._path, self.cell) from error
+            return rows, True
+        return rows, len(rows) == _CHUNK_ROWS
+
+    def _chunk(self, start: int, end: int) -> tuple[list[_Row], bool]:
+        return self._limited_rows(_CHUNK, (start, end))
+
+    def _start(self, sequence: int) -> int:
+        """Where the record that contains `sequence` starts; `sequence` itself when none does."""
+        rows = self._rows(_BEFORE, min(sequence, _SEQUENCE_MAX - 1) + 1)
+        return rows[0][0] if rows and rows[0][1] >= sequence else sequence
+
+    def _tail_before(self, sequence: int) -> Tail:
+        """The tail of the records that start before `sequence`. Raises `JournalCorrupt` if the last one is damaged."""
+        rows = self._rows(_BEFORE, sequence)
+        if not rows:
+            return Tail()
+        record = self._decoded(rows[0])
+        if isinstance(record, JournalCorrupt):
+            raise record
+        return Tail(record.last + 1, rows[0][4], record.epoch)
+
+    def _beyond_damage(self, start: int, end: int) -> int:
+        """The first sequence after `start` from which on SQLite can read again; beyond `end` if there is none."""
+        # Damage covers pages, thus ranges: ever larger steps find an end of it, and halving finds where it ends first.
+        damaged, readable = start, start + 1
+        while not self._readable(readable, end):
+            damaged, readable = readable, start + 2 * (readable - start)
+            if readable > end:
+                return _SEQUENCE_MAX + 1
+        while readable - damaged > 1:
+            middle = (damaged + readable) // 2
+            if self._readable(middle, end):
+                readable = middle
+            else:
+                damaged = middle
+        return readable
+
+    def _readable(self, start: int, end: int) -> bool:
+        try:
+            self._chunk(start, end)
+        except JournalCorrupt:
+            return False
+        return True
+
+    def _decoded(self, row: _Row) -> Record | JournalCorrupt:
+        """The record of a row, compared with everything that the row says about it."""
+        first, last, epoch, time_ns, digest, payloads_crc, header, events, payloads = row
+        try:
+            record = decode_record(header, events, payloads)
+        except (ValueError, JournalForeign) as error:
+            return JournalCorrupt(self.cell, first, str(error))
+        if header_hash(header) != digest:
+            return JournalCorrupt(
+                self.cell, first, "the header was altered: it does not have the hash that is stored with it"
+            )
+        if (record.cell, record.first, record.last, record.epoch, record.time_ns) != (
+            self.cell,
+            first,
+            last,
+            epoch,
+            time_ns,
+        ):
+            return JournalCorrupt(
+                self.cell,
+                first,
+                f"the columns of the row were altered, or it belongs elsewhere: its header is of record "
+                f"{record.first} of cell {record.cell!r}",
+            )
+        if crc32(payloads) != payloads_crc:
+            return JournalCorrupt(
+                self.cell, first, "payloads were altered: they do not have the checksum that is stored with them"
+            )
+        return record
+
+
+def open_reader(directory: Path, cell: str | None = None, vfs: str | None = None) -> SqliteReader:
+    """Opens the journal in `directory` for reading only; nothing of it is changed, and its leader is not disturbed.
+
+    With `cell`, refuses the journal of another one. Raises `JournalForeign`, `JournalCorrupt`, `JournalUnavailable`.
+    """
+    path = directory / sqlite_format.FILE_NAME
+    if not path.is_file():
+        raise JournalUnavailable(f"{path}: there is no journal; check the directory")
+    try:
+        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY, vfs=vfs)
+        try:
+            connection.set_busy_timeout(sqlite_format.BUSY_WAIT_MS)
+            found = sqlite_format.check(connection, path, cell)
+        except BaseException:
+            connection.close(force=True)
+            raise
+    except apsw.Error as error:
+        raise sqlite_format.translated(error, path, cell or "") from error
+    return SqliteReader(connection, path, found)

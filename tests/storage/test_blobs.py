@@ -1,0 +1,109 @@
+import os
+import time
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from merit.ports.blobs import BlobCorrupt, BlobUnavailable
+from merit.storage import durable_files
+from merit.storage.file_blobs import FileBlobs, tenant_directory
+from merit.storage.memory_blobs import MemoryBlobs
+from merit.testing.blob_contract import HOSTILE_TENANTS, BlobContract
+
+
+class TestMemoryBlobs(BlobContract):
+    @pytest.fixture
+    def open_blobs(self):
+        return MemoryBlobs
+
+
+class TestFileBlobs(BlobContract):
+    @pytest.fixture
+    def open_blobs(self, tmp_path):
+        return lambda bytes_max: FileBlobs(tmp_path / "blobs", bytes_max)
+
+
+def files(directory: Path) -> list[Path]:
+    return [path for path in directory.rglob("*") if path.is_file()]
+
+
+@given(st.lists(st.text(min_size=1, max_size=20), unique=True, min_size=2, max_size=20))
+def test_tenants_never_share_a_directory_and_never_leave_the_store(tenants):
+    names = [tenant_directory(tenant) for tenant in tenants]
+    assert len({name.casefold() for name in names}) == len(tenants)
+    for name in names:
+        assert Path("/store", name).resolve() == Path("/store") / name
+        assert "/" not in name
+        assert len(name) <= 255
+
+
+def test_hostile_tenants_stay_inside(tmp_path):
+    store = tmp_path / "store"
+    for tenant in HOSTILE_TENANTS:
+        FileBlobs(store).put(tenant, b"x")
+    assert len(files(tmp_path)) == len(files(store / "tenants")) == len(HOSTILE_TENANTS)
+
+
+@pytest.mark.parametrize("damage", [b"", b"other", b"much longer than it was"])
+def test_damage_is_found_and_putting_again_heals(tmp_path, damage):
+    blobs = FileBlobs(tmp_path)
+    digest = blobs.put("tenant", b"right")
+    files(tmp_path / "tenants")[0].write_bytes(damage)
+    with pytest.raises(BlobCorrupt, match=digest):
+        blobs.get("tenant", digest)
+    blobs.put("tenant", b"right")
+    assert blobs.get("tenant", digest) == b"right"
+
+
+def test_only_the_owner_may_read(tmp_path):
+    FileBlobs(tmp_path / "store").put("tenant", b"secret")
+    assert (tmp_path / "store").stat().st_mode & 0o077 == 0
+    assert files(tmp_path)[0].stat().st_mode & 0o077 == 0
+
+
+def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
+    blobs = FileBlobs(tmp_path)
+
+    def fail(_descriptor):
+        raise OSError(28, "planned: no space")
+
+    monkeypatch.setattr(durable_files.os, "fsync", fail)
+    with pytest.raises(BlobUnavailable, match="no space"):
+        blobs.put("tenant", b"x")
+    monkeypatch.undo()
+    assert files(tmp_path) == []
+    assert not blobs.has("tenant", sha256(b"x").hexdigest())
+
+
+def test_everything_is_synced_before_it_is_named(tmp_path, monkeypatch):
+    steps = []
+    fsync, replace = os.fsync, Path.replace
+
+    def note_fsync(descriptor):
+        steps.append("directory" if Path(f"/dev/fd/{descriptor}").is_dir() else "file")
+        fsync(descriptor)
+
+    def note_replace(self, target):
+        steps.append("rename")
+        return replace(self, target)
+
+    blobs = FileBlobs(tmp_path)
+    blobs.put("tenant", b"first, which makes directories")
+    monkeypatch.setattr(durable_files.os, "fsync", note_fsync)
+    monkeypatch.setattr(Path, "replace", note_replace)
+    blobs.put("tenant", b"second")
+    assert steps[-3:] == ["file", "rename", "directory"]
+
+
+def test_old_scratch_is_swept_and_young_is_kept(tmp_path):
+    blobs = FileBlobs(tmp_path)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    for name, age_s in (("old.tmp", 100_000), ("young.tmp", 10)):
+        (scratch / name).write_bytes(b"half")
+        os.utime(scratch / name, (time.time() - age_s,) * 2)
+    blobs.put("tenant", b"x")
+    assert [path.name for path in scratch.iterdir()] == ["young.tmp"]
