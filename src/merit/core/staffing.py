@@ -102,6 +102,9 @@ def detach_worker(desk: Desk, command: DetachWorker) -> None:
     seat.attached = False
     desk.strategy.remove(worker.id)
     if command.bye:
+        # Who says goodbye holds nothing: what it still has here was on its way and has not begun.
+        for task_id, number in reversed(list(worker.attempts.items())):
+            take_returned(desk, worker, AttemptRef(task_id, number))
         _leave(desk, worker, lost=False, reason="said goodbye")
     else:
         until_ns = max(desk.now_ns + desk.limits.reconnect_ns, desk.state.grace_until_ns)

@@ -24,7 +24,6 @@ def submit_tasks(desk: Desk, command: SubmitTasks) -> None:
         named = {refusal.task for refusal in desk.refusals}
         reason = f"not taken, since task {desk.refusals[0].task} of the same submit was refused"
         desk.refusals += [Refusal(spec.id, "batch", "tasks", reason) for spec in fresh if spec.id not in named]
-        desk.effects.clear()
         return
     keep, emit, ready = desk.keep, desk.emit, desk.ready
     for spec in fresh:

@@ -91,6 +91,8 @@ class _Batch(Struct):
     refusals: list[tuple[ServerEnd, list[Refusal]]]
     answers: list[Answer]
     lookups: list[Lookup]
+    watches: list[tuple[ServerEnd, list[str]]]
+    """Whom to tell of which tasks from here on. Not before, or an outcome could be told before its submit is durable."""
 
 
 class Kernel:
@@ -265,7 +267,7 @@ class Kernel:
         return record
 
     def _new_batch(self) -> _Batch:
-        return _Batch(0, [], [], [], [], [])
+        return _Batch(0, [], [], [], [], [], [])
 
     def _handle(self, command: Command) -> list[Refusal]:
         decision = self._decide(command)
@@ -344,9 +346,7 @@ class Kernel:
             refused = self._handle(SubmitTasks(TENANT, PRINCIPAL, tasks, atomic))
             refusals += refused
             names = {refusal.task for refusal in refused} if refused else ()
-            for spec in tasks:
-                if spec.id not in names:
-                    self._watch(spec.id, end)
+            self._batch.watches.append((end, [spec.id for spec in tasks if spec.id not in names]))
         if frame.cancels:
             # A cancel that comes too late is no news to a client that will hear the outcome anyway.
             refused = self._handle(CancelTasks(TENANT, PRINCIPAL, frame.cancels))
@@ -358,15 +358,17 @@ class Kernel:
         self._batch.acks.append((end, frame.sequence))
 
     def _take_watch(self, end: ServerEnd, ids: list[str]) -> None:
+        known: list[str] = []
         unknown: list[str] = []
         for task_id in ids:
             task = self.machine.state.tasks.get(task_id)
             if task is None:
                 unknown.append(task_id)
                 continue
-            self._watch(task_id, end)
+            known.append(task_id)
             if task.state.final:
                 self._batch.effects.append(TellSettled(task_id))
+        self._batch.watches.append((end, known))
         if unknown:
             self._batch.lookups.append(Lookup(end, unknown))
 
@@ -396,6 +398,10 @@ class Kernel:
         for client, refusals in batch.refusals:
             for refusal in refusals:
                 client.refusal(refusal)
+        for client, tasks in batch.watches:
+            if not client.closing:
+                for task_id in tasks:
+                    self._watch(task_id, client)
         workers = self._streams
         for effect in batch.effects:
             if type(effect) is SendAssignment:

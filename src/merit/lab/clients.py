@@ -12,7 +12,7 @@ from merit.lab.workers import CAPABILITIES
 from merit.lab.world import World
 from merit.model.frames import ServerFrame
 from merit.model.limits import MILLISECOND_NS, SECOND_NS
-from merit.model.tasks import Priority, TaskSpec
+from merit.model.tasks import Priority, Refusal, TaskSpec, TaskState
 from merit.session.client_end import ClientEnd
 from merit.session.link import ProtocolViolation
 
@@ -59,7 +59,7 @@ class SimulatedClient:
         self._known: set[str] = set()
         """Tasks that this life of the program was told the end of, or a refusal."""
         self._told: Counter[str] = Counter()
-        self._accepted: set[str] = set()
+        self._refused: set[str] = set()
         world = self._world
         for spec in self.specs.values():
             # A program that comes back cannot know what arrived: it says everything again, or asks after it.
@@ -123,7 +123,10 @@ class SimulatedClient:
         refused = {refusal.task for refusal in news.refusals}
         for refusal in news.refusals:
             self._world.coverage[f"refused: {refusal.code}"] += 1
+            self._refused.add(refusal.task)
             self._known.add(refusal.task)
+            if refusal.field == "after":
+                self._check_order(refusal)
         for task in news.accepted:
             if task in refused:
                 raise Violation("acknowledged", task, "was called accepted and refused in the same breath")
@@ -134,6 +137,17 @@ class SimulatedClient:
             if self._told[outcome.task] > 1:
                 raise Violation("told once", outcome.task, f"{self.name} heard the end of it twice")
         self._pump()
+
+    def _check_order(self, refusal: Refusal) -> None:
+        """What was submitted before is known to what is submitted after it."""
+        ledger = self._cell.ledger
+        for needed in self.specs[refusal.task].after:
+            outcome = ledger.settled.get(needed)
+            if needed in self._refused or (outcome is not None and outcome.state is not TaskState.COMPLETED):
+                return
+            if needed not in ledger.state.tasks and outcome is not None:
+                return  # it was final too long ago
+        raise Violation("order", refusal.task, f"refused, though all it needs was submitted before: {refusal.reason}")
 
     def _pump(self) -> None:
         stream = self.stream

@@ -139,6 +139,8 @@ class Ledger:
             raise Violation("stale report", event.task, f"attempt {event.number} ended, the live one is {holder}")
         if isinstance(event, AttemptReturned):
             self._counted[event.task] -= 1
+        elif event.failure.message.endswith("said goodbye"):
+            raise Violation("goodbye", event.task, f"attempt {event.number}, which never began, counts as lost")
         elif event.state is AttemptState.TIMED_OUT and now_ns < self._grace_until_ns:
             raise Violation("grace", event.task, f"attempt {event.number} timed out within the time of grace")
 
@@ -164,6 +166,8 @@ class Ledger:
         held = [task for task, holder in self.live.items() if holder[1] == event.worker]
         if held:
             raise Violation("lifecycle", event.worker, f"joined while {held[0]} was alive with it")
+        if self._boots.get(event.worker) == event.boot:
+            raise Violation("resume", event.worker, f"{event.boot} joined a second time instead of going on")
         self._boots[event.worker] = event.boot
 
     def _worker_left(self, event: WorkerLeft, _payloads: Mapping[bytes, bytes], now_ns: int) -> None:

@@ -36,7 +36,15 @@ class Witness:
         if stream.end.hello is None:
             return
         live, worker = self._ledger.live, stream.end.hello.worker
+        if not stream.welcomed:
+            stream.welcomed = True
+            if frame.welcome is None:
+                raise Violation("welcome", worker, "something came before the welcome")
         for assignment in frame.assignments:
+            key = (assignment.task, assignment.number)
+            if key in stream.assigned:
+                raise Violation("sent twice", assignment.task, f"attempt {assignment.number} was sent twice on one stream")
+            stream.assigned.add(key)
             holder = live.get(assignment.task)
             if holder is None or holder[:2] != (assignment.number, worker):
                 # It may have ended since it was decided; then it was alive once, and durably so.

@@ -11,7 +11,7 @@ from merit.lab.network import Network, Stream
 from merit.lab.world import World
 from merit.model.frames import Assignment, CellFrame, Report, ReportStatus
 from merit.model.limits import MILLISECOND_NS
-from merit.model.tasks import Failure, Progress
+from merit.model.tasks import AttemptState, Failure, Progress
 from merit.model.workers import Offer
 from merit.session.link import ProtocolViolation
 from merit.session.worker_end import WorkerEnd
@@ -62,6 +62,7 @@ class SimulatedWorker:
         self.stream: Stream | None = None
         self._queue: deque[Assignment] = deque()
         self._running: dict[Key, Assignment] = {}
+        self._begun: set[Key] = set()
         self._later(self._world.between(0, 100), "connects", self._connect)
 
     def _later(self, wait_ns: int, what: str, action: object, *arguments: object) -> None:
@@ -117,6 +118,8 @@ class SimulatedWorker:
                 assignment = self._queue.popleft()
                 self._world.coverage["attempt handed back"] += 1
                 self.end.handed_back(assignment.task, assignment.number)
+        if self.end._link.idle:
+            self._check_started()
         frame = self.end.frame(beat=True)
         if frame is not None:
             self._network.send(stream, frame, up=True)
@@ -133,6 +136,8 @@ class SimulatedWorker:
             return
         if frame.refused:
             self._world.note(f"{self.boot} is refused: {frame.refused}")
+            if frame.permanent:
+                raise Violation("refused for good", self.name, frame.refused)
             return
         end = self.end
         try:
@@ -157,6 +162,14 @@ class SimulatedWorker:
             self._world.coverage["worker leaves"] += 1
             self._end_process()
 
+    def _check_started(self) -> None:
+        """All that was said is durable: so the cell knows what has begun."""
+        unsaid = {(ref.task, ref.number) for ref in self.end._started}
+        for task, number in self._begun - unsaid:
+            known = self._cell.ledger.state.tasks[task].attempt(number)
+            if known is None or known.state is AttemptState.ASSIGNED:
+                raise Violation("started", task, f"attempt {number} has begun on {self.boot}, and the cell forgot it")
+
     def _check_credits(self, stream: Stream, frame: CellFrame) -> None:
         """Attempts that were assigned on this very stream came on a credit (others are sent again whatever is free)."""
         assigned_on = self._cell.assigned_on
@@ -180,18 +193,25 @@ class SimulatedWorker:
             world = self._world
             if assignment.run_timeout_ns < HANGS_BELOW_NS and world.rng.random() < 0.3:
                 world.coverage["attempt hangs"] += 1
-                self.end.started(*key)
+                self._begin(key)
                 continue
             wait_ns = int(world.between(0.5, 80) * self._slowness)
+            if assignment.run_timeout_ns >= HANGS_BELOW_NS and world.rng.random() < 0.05:
+                wait_ns = world.between(500, 2_000)
             if wait_ns > 20 * MILLISECOND_NS:
-                self.end.started(*key)
+                self._begin(key)
                 self.end.progressed(Progress(assignment.task, assignment.number, 0.5))
             self._later(wait_ns, f"ends {assignment.task}#{assignment.number}", self._end, key, wait_ns)
+
+    def _begin(self, key: Key) -> None:
+        self._begun.add(key)
+        self.end.started(*key)
 
     def _end(self, key: Key, wall_ns: int) -> None:
         if key not in self._running or self._dies():
             return
         del self._running[key]
+        self._begun.discard(key)
         task, number = key
         if self._world.rng.random() < self._fails:
             if self._world.rng.random() < 0.3:
@@ -215,5 +235,6 @@ class SimulatedWorker:
         else:
             if self._running.pop(key, None) is None:
                 return
+            self._begun.discard(key)
         self._world.coverage["attempt called off"] += 1
         self.end.ended(Report(*key, ReportStatus.CANCELED, failure=Failure("canceled", "called off")))

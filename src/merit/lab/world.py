@@ -28,18 +28,18 @@ class Weather:
         def some(most: float, share: float = 0.4) -> float:
             return rng.random() * most if rng.random() < share else 0.0
 
-        self.lose = some(0.03)
-        self.repeat = some(0.05)
-        self.reorder = some(0.03)
-        self.snap = some(0.03)
-        self.partition = some(0.01)
-        self.cell_crash = some(0.02, 0.5)
-        self.append_fault = some(0.04)
-        self.worker_crash = some(0.02, 0.5)
-        self.worker_drain = some(0.01)
-        self.client_crash = some(0.01)
-        self.clock_jump = some(0.01, 0.3)
-        self.clock_stop = some(0.01, 0.3)
+        self.lose = some(0.05)
+        self.repeat = some(0.1)
+        self.reorder = some(0.05)
+        self.snap = some(0.06)
+        self.partition = some(0.02)
+        self.cell_crash = some(0.05, 0.5)
+        self.append_fault = some(0.1)
+        self.worker_crash = some(0.04, 0.5)
+        self.worker_drain = some(0.2)
+        self.client_crash = some(0.04)
+        self.clock_jump = some(0.02, 0.3)
+        self.clock_stop = some(0.02, 0.3)
 
     def clear_up(self) -> None:
         """From now on nothing goes wrong."""

@@ -9,31 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
-import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Final
 from uuid import uuid4
 
 import grpc
-from pydantic_core import PydanticSerializationError, to_json
 
-from merit.model.ids import make_id
 from merit.model.limits import (
     ATTEMPTS_DEFAULT,
     PAYLOAD_BYTES_MAX,
     PAYLOAD_INLINE_BYTES_MAX,
     RUN_TIMEOUT_NS_DEFAULT,
     SECOND_NS,
-    SUBMIT_BYTES_MAX,
-    SUBMIT_TASKS_MAX,
 )
 from merit.model.tasks import Priority, Refusal, TaskSpec
 from merit.sdk.channel import DEFAULT_SERVER, Backoff, get_blob, open_channel, put_blob
 from merit.sdk.conversation import Conversation
 from merit.sdk.handles import Completions, TaskHandle, TaskRequest
 from merit.sdk.results import MeritError, Refused, Result, Unreachable
+from merit.sdk.specs import SpecMaker, atomic_parts, encode_parameters
 from merit.sdk.views import Page, status_view, task_view, worker_view
 from merit.session.client_end import ClientEnd
 from merit.session.link import ProtocolViolation
@@ -68,7 +63,7 @@ class AsyncClient:
         self._failure: MeritError | None = None
         self._backoff = Backoff()
         self._pump_due = False
-        self._random = b""
+        self._specs_of = SpecMaker()
         self._loop: asyncio.AbstractEventLoop
 
     async def __aenter__(self) -> AsyncClient:
@@ -143,7 +138,7 @@ class AsyncClient:
             for request in requests
         ]
         handles: list[TaskHandle] = []
-        for part in _parts(specs):
+        for part in atomic_parts(specs):
             taken = self.start(part)
             for handle in taken:
                 await handle.accepted()
@@ -226,7 +221,7 @@ class AsyncClient:
                 if len(data) > PAYLOAD_INLINE_BYTES_MAX:
                     spec = await self._spec(capability, parameters, *options, (), "")
                 else:
-                    spec = self._inline(capability, data, *options, (), "")
+                    spec = self._specs_of.make(capability, data, *options, (), "")
                 self.start([spec], sink, [place])
                 in_flight += 1
                 if not in_flight % 1_000:
@@ -256,7 +251,7 @@ class AsyncClient:
     ) -> TaskSpec:
         data = encode_parameters(parameters)
         if len(data) <= PAYLOAD_INLINE_BYTES_MAX:
-            return self._inline(capability, data, priority, run_timeout_s, attempts_max, after, description)
+            return self._specs_of.make(capability, data, priority, run_timeout_s, attempts_max, after, description)
         if len(data) > PAYLOAD_BYTES_MAX:
             raise ValueError(f"parameters: {len(data):,} bytes; {PAYLOAD_BYTES_MAX:,} at most: split the task")
         if self._channel is None:
@@ -265,38 +260,7 @@ class AsyncClient:
             blob = await put_blob(self._channel, data)
         except grpc.aio.AioRpcError as error:
             raise _translated(error, self.server) from error
-        return self._inline(capability, b"", priority, run_timeout_s, attempts_max, after, description, blob)
-
-    def _inline(
-        self,
-        capability: str,
-        data: bytes,
-        priority: Priority | str,
-        run_timeout_s: float,
-        attempts_max: int,
-        after: Iterable[str | TaskHandle],
-        description: str,
-        blob: str = "",
-    ) -> TaskSpec:
-        if isinstance(priority, str):
-            priority = _priority(priority)
-        return TaskSpec(
-            self._make_id(),
-            capability,
-            data,
-            blob,
-            priority,
-            round(run_timeout_s * SECOND_NS),
-            attempts_max,
-            tuple(item.id if isinstance(item, TaskHandle) else item for item in after),
-            description,
-        )
-
-    def _make_id(self) -> str:
-        if not self._random:
-            self._random = os.urandom(10 * 1_024)
-        piece, self._random = self._random[-10:], self._random[:-10]
-        return make_id(time.time_ns(), piece)
+        return self._specs_of.make(capability, b"", priority, run_timeout_s, attempts_max, after, description, blob)
 
     # Asking
 
@@ -462,40 +426,6 @@ class AsyncClient:
         if conversation is not None:
             while (frame := self._end.frame()) is not None:
                 conversation.send(encode_client_frame(frame))
-
-
-def encode_parameters(parameters: Mapping[str, Any]) -> bytes:
-    """A JSON object.
-
-    Raises:
-        ValueError: something in it is not JSON.
-    """
-    try:
-        # NaN and infinities come out as such, and the door refuses them by name, instead of turning into null here.
-        return to_json(parameters, inf_nan_mode="constants")
-    except (PydanticSerializationError, ValueError) as error:
-        raise ValueError(f"parameters: not JSON: {error}") from None
-
-
-def _parts(specs: list[TaskSpec]) -> Iterable[list[TaskSpec]]:
-    part: list[TaskSpec] = []
-    size = 0
-    for spec in specs:
-        weight = len(spec.parameters)
-        if part and (len(part) == SUBMIT_TASKS_MAX or size + weight > SUBMIT_BYTES_MAX):
-            yield part
-            part, size = [], 0
-        part.append(spec)
-        size += weight
-    if part:
-        yield part
-
-
-def _priority(name: str) -> Priority:
-    try:
-        return Priority[name.upper()]
-    except KeyError:
-        raise ValueError(f"priority: {name!r} is none of {', '.join(item.name for item in Priority)}") from None
 
 
 def _translated(error: grpc.aio.AioRpcError, server: str) -> MeritError:

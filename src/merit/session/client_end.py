@@ -128,9 +128,13 @@ class ClientEnd:
     def _content(self) -> ClientFrame:
         submits = self._submits.take()
         watch = _first(self._watch, FRAME_ITEMS_MAX)
-        cancels = _first(self._cancels, FRAME_ITEMS_MAX)
-        single = [submit[0] for submit in submits if len(submit) == 1]
-        groups = [submit for submit in submits if len(submit) > 1]
+        # Not before everything that was submitted is out: one of it may be what is to be called off.
+        cancels = [] if self._submits else _first(self._cancels, FRAME_ITEMS_MAX)
+        # Single tasks are taken before groups. One that was submitted after a group may need a task of it, and so goes
+        # as a group of its own.
+        first_group = next((place for place, submit in enumerate(submits) if len(submit) > 1), len(submits))
+        single = [submit[0] for submit in submits[:first_group]]
+        groups = submits[first_group:]
         frame = ClientFrame(0, 0, self._hello, single, groups, watch, cancels)
         frame.sequence, frame.ack = self._link.stamp(content=True)
         self._sent.append(_Sent(frame.sequence, submits, watch, cancels))

@@ -47,7 +47,8 @@ class WorkerEnd:
         self.left = False
         """The goodbye is on its way and acknowledged: the process may end."""
         self._link = Link()
-        self._held: dict[Key, None] = {}
+        self._held: dict[Key, bool] = {}
+        """Attempts, and whether they have been said to have begun."""
         self._unsent: Outbox[Report] = Outbox()
         self._sent: deque[tuple[int, list[Report]]] = deque()
         self._started: list[AttemptRef] = []
@@ -87,7 +88,8 @@ class WorkerEnd:
         while waiting:
             for report in waiting.take():
                 self._queue(report)
-        self._started = [ref for ref in self._started if (ref.task, ref.number) in self._held]
+        # Whether the old stream carried it is not known; saying it again is harmless.
+        self._started = [AttemptRef(task, number) for (task, number), begun in self._held.items() if begun]
         unreported = [AttemptRef(report.task, report.number) for report in self._unsent]
         held = [AttemptRef(task, number) for task, number in self._held]
         # What was handed back on the old stream may or may not have arrived; saying that it is held keeps it from
@@ -133,14 +135,16 @@ class WorkerEnd:
             self._taken += 1
             key = (assignment.task, assignment.number)
             if key not in self._held:
-                self._held[key] = None
+                self._held[key] = False
                 new.append(assignment)
         self._link.deal(frame.sequence)
         return new, frame.cancels
 
     def started(self, task: str, number: int) -> None:
         """An attempt has begun (worth telling only if it does not end at once)."""
-        self._started.append(AttemptRef(task, number))
+        if (task, number) in self._held:
+            self._held[task, number] = True
+            self._started.append(AttemptRef(task, number))
 
     def progressed(self, progress: Progress) -> None:
         """How far an attempt is; the newest word wins."""
@@ -149,7 +153,7 @@ class WorkerEnd:
 
     def ended(self, report: Report) -> None:
         """An attempt is over; its report is kept until it is acknowledged."""
-        if self._held.pop((report.task, report.number), 0) == 0:
+        if self._held.pop((report.task, report.number), None) is None:
             return
         self._progress.pop((report.task, report.number), None)
         if report.wall_ns:
@@ -163,7 +167,7 @@ class WorkerEnd:
 
     def handed_back(self, task: str, number: int) -> None:
         """An attempt that had not begun is given back."""
-        if self._held.pop((task, number), 0) is None:
+        if self._held.pop((task, number), None) is not None:
             self._returned.append(AttemptRef(task, number))
 
     def drain(self) -> None:
