@@ -7,8 +7,8 @@ from typing import Any
 
 from merit.allocation.least_loaded import LeastLoaded
 from merit.core.codec import FOLD_VERSION, decode_event, decode_state, encode_state, fold, state_digest
+from merit.core.invariants import InvariantBroken, check, check_allocated
 from merit.core.machine import Machine
-from merit.core.staffing import WORKER_KEY
 from merit.core.state import State
 from merit.kernel.kernel import End, Kernel, Lookup
 from merit.kernel.quarantine import Quarantine, Stopped
@@ -16,7 +16,7 @@ from merit.lab.ledger import Ledger, Violation
 from merit.lab.network import Network, Stream
 from merit.lab.witness import Witness
 from merit.lab.world import World
-from merit.model.events import AttemptAssigned, Event
+from merit.model.events import AttemptAssigned, Event, TaskSubmitted
 from merit.model.limits import MILLISECOND_NS, SECOND_NS, Limits
 from merit.model.record import Record
 from merit.ports.journal import Fenced, JournalUnavailable, OutcomeUnknown
@@ -200,7 +200,7 @@ class SimulatedCell:
             raise Violation("stopped", stopped.task, str(stopped)) from stopped
         if record is not None:
             self._decoded[record.first] = events = [decode_event(data) for data in record.events]
-            self._note_assigned(kernel, events)
+            self._note_decided(kernel, events)
             if self._dies("after step, before append"):
                 return
             if world.rng.random() < 0.2 and not self._flush(kernel):
@@ -211,8 +211,10 @@ class SimulatedCell:
             self._look(kernel)
             self._sleep(kernel)
 
-    def _note_assigned(self, kernel: Kernel, events: list[Event]) -> None:
+    def _note_decided(self, kernel: Kernel, events: list[Event]) -> None:
         for event in events:
+            if type(event) is TaskSubmitted:
+                self.ledger.check_known(event)
             if type(event) is AttemptAssigned:
                 end = kernel._workers.get(event.worker)
                 if end is not None and end in self._streams:
@@ -221,6 +223,13 @@ class SimulatedCell:
     def _append(self, kernel: Kernel, record: Record) -> bool:
         """Whether the cell lives on."""
         world, number = self._world, self.disk.appends + 1
+        deposed = world.chance(world.weather.deposition, "leadership lost")
+        if deposed:
+            # Somebody else took over while this one was not looking, and is gone again.
+            self.disk.depose()
+            usurper = MemoryJournal(self.disk)
+            usurper.lead("usurper", world.now_ns)
+            usurper.crash()
         if world.weather.append_fault and world.rng.random() < world.weather.append_fault:
             kind = world.rng.choice(("refused", "stored", "lost"))
             self.disk.faults = FaultPlan(**{kind: frozenset({number})})
@@ -233,6 +242,9 @@ class SimulatedCell:
             self.die("append unknown, stored" if number in self.disk.faults.stored else "append unknown, lost")
             return False
         except Fenced as fenced:
+            if deposed:
+                self.die("append fenced")
+                return False
             raise Violation("journal sequence", "", str(fenced)) from fenced
         if isinstance(pending, PendingAppend):
             self._pending.append(pending)
@@ -249,8 +261,12 @@ class SimulatedCell:
         if kernel is None or life != self._lives or not self._pending:
             return
         self._journal.settle(1)
-        record = self._pending.popleft().record
+        pending = self._pending.popleft()
+        record = pending.record
         self._catch_up()
+        if pending.error is not None:
+            self.die("append fenced")
+            return
         if self._dies("after append, before committed"):
             return
         kernel.committed(record.last)
@@ -320,15 +336,15 @@ class SimulatedCell:
     def _look(self, kernel: Kernel) -> None:
         """Cheap checks of what must hold between any two steps."""
         machine = kernel.machine
-        tasks, workers = machine.state.tasks, machine.state.workers
-        if self._world.rng.random() < 0.1:
-            for key in machine.timers._armed:
-                name = key.removeprefix(WORKER_KEY)
-                if name not in workers and (name not in tasks or tasks[name].state.final):
-                    raise Violation("bounded", name, "has a timer and is not alive")
-            if self._world.rng.random() < 0.3:
+        tasks = machine.state.tasks
+        if self._world.rng.random() < 0.05:
+            self._check_all(kernel)
+            if self._world.rng.random() < 0.5:
                 self.snapshots.save(
-                    self.ledger.state.sequence, FOLD_VERSION, self.ledger.tail.last_hash, encode_state(self.ledger.state)
+                    self.ledger.state.sequence,
+                    FOLD_VERSION,
+                    self.ledger.tail.last_hash,
+                    encode_state(self.ledger.state),
                 )
         if kernel._batches or kernel._waiting or self._pending:
             return
@@ -344,9 +360,19 @@ class SimulatedCell:
                 message = f"frame {end.received} is durable, and only {end._link._dealt} is said to be dealt with"
                 raise Violation("acknowledgements", self._streams[end].peer.name, message)
 
+    def _check_all(self, kernel: Kernel) -> None:
+        machine = kernel.machine
+        try:
+            check(machine, machine.state)
+            if not kernel.busy:
+                check_allocated(machine)
+        except InvariantBroken as broken:
+            raise Violation("invariants", broken.about.split()[-1], str(broken)) from broken
+
     def final_checks(self) -> None:
         """What must hold when all is quiet."""
         assert self._kernel is not None
+        self._check_all(self._kernel)
         self._same(self._kernel.machine.state)
         for worker in self._kernel.machine.state.workers.values():
             if worker.attempts:

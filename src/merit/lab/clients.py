@@ -22,7 +22,9 @@ LONG_NS = 3_600 * SECOND_NS
 class SimulatedClient:
     """A program that submits ``tasks`` tasks over the time given, and wants to know what became of them."""
 
-    def __init__(self, world: World, network: Network, cell: SimulatedCell, number: int, tasks: int, over_ns: int) -> None:
+    def __init__(
+        self, world: World, network: Network, cell: SimulatedCell, number: int, tasks: int, over_ns: int
+    ) -> None:
         self._world = world
         self._network = network
         self._cell = cell
@@ -30,6 +32,8 @@ class SimulatedClient:
         self.partitioned_until_ns = 0
         self.specs: dict[str, TaskSpec] = {}
         self.gone = False
+        self._asked: set[str] = set()
+        """Tasks of others that it wants to know the end of."""
         self._lives = 0
         self._left = tasks
         self._pace_ns = over_ns * 2 // max(tasks, 1)
@@ -44,11 +48,11 @@ class SimulatedClient:
         """Whether it has done all it wanted to do, and knows all it wants to know."""
         if self.gone:
             return True
-        return not self._left and not self.end.unacknowledged and self.specs.keys() <= self._known
+        return not self._left and not self.end.unacknowledged and not self.waits_for()
 
     def waits_for(self) -> list[str]:
-        """What it has submitted and not heard of."""
-        return [] if self.gone else sorted(self.specs.keys() - self._known)
+        """What it has submitted or asked after and not heard of."""
+        return [] if self.gone else sorted((self.specs.keys() | self._asked) - self._known)
 
     # The process
 
@@ -60,6 +64,7 @@ class SimulatedClient:
         """Tasks that this life of the program was told the end of, or a refusal."""
         self._told: Counter[str] = Counter()
         self._refused: set[str] = set()
+        """Tasks that were refused once, whatever became of them later."""
         world = self._world
         for spec in self.specs.values():
             # A program that comes back cannot know what arrived: it says everything again, or asks after it.
@@ -67,6 +72,8 @@ class SimulatedClient:
                 self.end.watch(spec.id)
             else:
                 self.end.submit([spec])
+        for task in sorted(self._asked):
+            self.end.watch(task)
         self._later(world.between(0, 50), "connects", self._connect)
 
     def _later(self, wait_ns: int, what: str, action: object, *arguments: object) -> None:
@@ -127,6 +134,10 @@ class SimulatedClient:
             self._known.add(refusal.task)
             if refusal.field == "after":
                 self._check_order(refusal)
+            elif refusal.field == "watch" and refusal.task in self._cell.acknowledged:
+                raise Violation("lookup", refusal.task, f"was acknowledged, and {self.name} was told: {refusal.reason}")
+            elif refusal.retry_after_ns and self._world.rng.random() < 0.7:
+                self._later(refusal.retry_after_ns, f"submits {refusal.task} again", self._again, refusal.task)
         for task in news.accepted:
             if task in refused:
                 raise Violation("acknowledged", task, "was called accepted and refused in the same breath")
@@ -136,6 +147,12 @@ class SimulatedClient:
             self._told[outcome.task] += 1
             if self._told[outcome.task] > 1:
                 raise Violation("told once", outcome.task, f"{self.name} heard the end of it twice")
+        self._pump()
+
+    def _again(self, task: str) -> None:
+        self._world.coverage["submitted again after a refusal"] += 1
+        self._known.discard(task)
+        self.end.submit([self.specs[task]])
         self._pump()
 
     def _check_order(self, refusal: Refusal) -> None:
@@ -176,6 +193,13 @@ class SimulatedClient:
         if self.specs and world.rng.random() < 0.1:
             world.coverage["cancel"] += 1
             self.end.cancel(world.rng.choice(list(self.specs)))
+        if world.rng.random() < 0.15:
+            others = sorted(self._cell.acknowledged - self.specs.keys() - self._asked)
+            if others:
+                world.coverage["task of somebody else watched"] += 1
+                task = world.rng.choice(others)
+                self._asked.add(task)
+                self.end.watch(task)
         self._pump()
         self._next()
 

@@ -47,6 +47,10 @@ class Violation(Exception):
         self.about = about
 
 
+class KnownLimit(Exception):
+    """The world came to where the product is known to promise less; nothing that follows can be judged."""
+
+
 def result_of(task: str, number: int, worker: str, boot: str) -> bytes:
     """What every simulated worker gives as a task's result: who made it, and in which attempt."""
     return f'{{"by":"{task} {number} {worker} {boot}"}}'.encode()
@@ -93,6 +97,11 @@ class Ledger:
             if task is not None:
                 self.settled[task.id] = settled(task)
 
+    def check_known(self, event: TaskSubmitted) -> None:
+        """Raises `KnownLimit` when the cell takes a task in that it has had and forgotten."""
+        if event.task in self.settled and event.task not in self.state.tasks:
+            raise KnownLimit("a task that the cell has forgotten is taken in anew when it is submitted again")
+
     def unsettled(self) -> list[str]:
         """The submitted tasks that are not final."""
         return [task for task in self.submitted if task not in self.settled]
@@ -109,6 +118,7 @@ class Ledger:
         self._grace_until_ns = event.grace_until_ns
 
     def _task_submitted(self, event: TaskSubmitted, _payloads: Mapping[bytes, bytes], _now_ns: int) -> None:
+        self.check_known(event)
         if event.task in self.submitted:
             raise Violation("one task", event.task, "was taken in twice")
         self.submitted[event.task] = event

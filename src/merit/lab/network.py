@@ -56,7 +56,21 @@ class Listener(Protocol):
 class Stream:
     """One connection. Each side has its own opinion of whether it is still there."""
 
-    __slots__ = ("arrives_ns", "assigned", "at_cell", "at_peer", "broken", "end", "holed", "name", "peer", "promised", "refused", "sent", "welcomed")
+    __slots__ = (
+        "arrives_ns",
+        "assigned",
+        "at_cell",
+        "at_peer",
+        "broken",
+        "end",
+        "holed",
+        "name",
+        "peer",
+        "promised",
+        "refused",
+        "sent",
+        "welcomed",
+    )
 
     def __init__(self, name: str, peer: Peer, end: End) -> None:
         self.name = name

@@ -52,7 +52,9 @@ def forget_attempt_check() -> AbstractContextManager[None]:
         for attempt in task.attempts if task is not None else ():
             if attempt.live:
                 worker = desk.state.workers[attempt.worker]
-                changed = {name: getattr(report, name) for name in report.__struct_fields__} | {"number": attempt.number}
+                changed = {name: getattr(report, name) for name in report.__struct_fields__} | {
+                    "number": attempt.number
+                }
                 original(desk, worker, Report(**changed))
                 return
 

@@ -43,7 +43,9 @@ class Witness:
         for assignment in frame.assignments:
             key = (assignment.task, assignment.number)
             if key in stream.assigned:
-                raise Violation("sent twice", assignment.task, f"attempt {assignment.number} was sent twice on one stream")
+                raise Violation(
+                    "sent twice", assignment.task, f"attempt {assignment.number} was sent twice on one stream"
+                )
             stream.assigned.add(key)
             holder = live.get(assignment.task)
             if holder is None or holder[:2] != (assignment.number, worker):

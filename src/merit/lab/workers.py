@@ -175,7 +175,9 @@ class SimulatedWorker:
         assigned_on = self._cell.assigned_on
         fresh = [a.task for a in frame.assignments if assigned_on.get((a.task, a.number)) is stream]
         if fresh and self.end._taken > self.end._granted_told:
-            message = f"{self.name} was given {self.end._taken} attempts and had offered to take {self.end._granted_told}"
+            message = (
+                f"{self.name} was given {self.end._taken} attempts and had offered to take {self.end._granted_told}"
+            )
             raise Violation("credits", fresh[-1], message)
 
     def _pump(self) -> None:

@@ -35,6 +35,7 @@ class Weather:
         self.partition = some(0.02)
         self.cell_crash = some(0.05, 0.5)
         self.append_fault = some(0.1)
+        self.deposition = some(0.03, 0.2)
         self.worker_crash = some(0.04, 0.5)
         self.worker_drain = some(0.2)
         self.client_crash = some(0.04)

@@ -16,7 +16,7 @@ from typing import Any
 from merit.core.machine import Machine
 from merit.core.state import State
 from merit.kernel.kernel import End, Kernel, Lookup
-from merit.kernel.quarantine import Quarantine, Stopped
+from merit.kernel.quarantine import Quarantine
 from merit.model.commands import Command
 from merit.model.frames import ClientFrame, Settled, WorkerFrame
 from merit.model.record import JournalError, Record, Tail
@@ -146,7 +146,7 @@ class CellLoop:
             return
         try:
             pending = self._turn()
-        except (JournalError, Stopped) as error:
+        except Exception as error:  # noqa: BLE001  (whatever it is: nothing that is not durable may get out after it)
             self._stop(error)
             return
         if pending is not None:

@@ -1,0 +1,1 @@
+"""The smallest fleet: one worker, one client."""
