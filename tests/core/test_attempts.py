@@ -127,11 +127,11 @@ def test_a_worker_that_hands_everything_back_does_not_go_on_for_ever():
     for attempt in range(1, RETURNS_MAX + 1):
         allocate(machine)
         say(machine, returned=[ref(1, attempt)])
-    task = task_of(machine)
-    assert task.state is TaskState.PENDING
+    assert task_of(machine).state is TaskState.PENDING
     allocate(machine)
     say(machine, returned=[ref(1, RETURNS_MAX + 1)])
     check(machine, machine.state)
+    task = task_of(machine)
     assert task.state is TaskState.WAITING
     assert task.attempts[-1].state is AttemptState.REFUSED
     assert "handed back" in task.attempts[-1].failure.message

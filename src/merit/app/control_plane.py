@@ -67,11 +67,11 @@ class ControlPlane:
         """End in an orderly way: ``run`` returns."""
         self._stop.set()
 
-    async def run(self, ready: Callable[[str], None] = lambda _: None) -> None:
+    async def run(self, ready: Callable[[str, int], None] = lambda address, epoch: None) -> None:
         """Lead the cell and serve it until ``stop``.
 
         Args:
-            ready: called with the address when everything is up.
+            ready: called with the address and the epoch when everything is up.
 
         Raises:
             JournalError: the journal cannot be led, or could not be written; what was acknowledged is safe.
@@ -94,7 +94,7 @@ class ControlPlane:
             _settle_memory()
             address = await server.start()
             log.info("cell %s, epoch %d, leads; gRPC on %s", CELL, tail.epoch, address)
-            ready(address)
+            ready(address, tail.epoch)
             await self._serve(cell, journal, server)
         finally:
             journal.close()
@@ -163,7 +163,7 @@ def _settle_memory() -> None:
     gc.set_threshold(200_000, 20, 100)
 
 
-async def run_until_signal(settings: Settings, ready: Callable[[str], None] = lambda _: None) -> None:
+async def run_until_signal(settings: Settings, ready: Callable[[str, int], None] = lambda address, epoch: None) -> None:
     """Run a control plane until SIGTERM or SIGINT; raises what ``ControlPlane.run`` raises."""
     plane = ControlPlane(settings)
     loop = asyncio.get_running_loop()

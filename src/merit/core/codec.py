@@ -137,9 +137,12 @@ def decode_state(data: bytes) -> State:
         ValueError: it is something else.
     """
     try:
-        kept = _decode_snapshot(data)
-    except _UNDECODABLE as error:
-        raise ValueError(f"not a snapshot of this version: {error}") from error
+        return _restore(_decode_snapshot(data))
+    except (*_UNDECODABLE, KeyError) as error:
+        raise ValueError(f"not a snapshot of this version: {error!r}") from error
+
+
+def _restore(kept: _Snapshot) -> State:
     tasks = {task.id: task for task in kept.tasks}
     state = State(
         kept.sequence,

@@ -14,17 +14,21 @@ from merit.model.workers import Worker, WorkerState
 class Recollection:
     """Folds the events of single tasks, in order, whatever else the journal holds.
 
-    A task's fold needs its workers to be there and its dependencies to count as done; both are supplied.
+    A task's fold needs its workers to be there and its dependencies to count as done; both are supplied. Each has a
+    state of its own: in a common one they would stand in each other's way in the queues, where they come in the order
+    of what they depend on.
     """
 
     def __init__(self) -> None:
-        self._state = State(finals_max=2**62, finals_bytes_max=2**62)
+        self._states: dict[str, State] = {}
 
     def take(self, event: Event, payloads: Payloads, time_ns: int) -> None:
         """One event of one of the tasks; its ``TaskSubmitted`` has to come first."""
-        state = self._state
         name: str = event.task  # type: ignore[attr-defined]  # only events of tasks are given
-        if not isinstance(event, TaskSubmitted) and name not in state.tasks:
+        if isinstance(event, TaskSubmitted):
+            self._states[name] = State(finals_max=2**62, finals_bytes_max=2**62)
+        state = self._states.get(name)
+        if state is None:
             return
         if isinstance(event, AttemptAssigned) and event.worker not in state.workers:
             state.workers[event.worker] = Worker(event.worker, "", "", (), 1, (), 0, WorkerState.ACTIVE, {})
@@ -34,4 +38,4 @@ class Recollection:
 
     def tasks(self) -> Iterable[Task]:
         """The tasks as they are after what was taken."""
-        return self._state.tasks.values()
+        return [task for state in self._states.values() for task in state.tasks.values()]

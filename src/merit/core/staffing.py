@@ -123,6 +123,7 @@ def _leave(desk: Desk, worker: Worker, *, lost: bool, reason: str) -> None:
 
 def _lose_attempts(desk: Desk, worker: Worker, reason: str) -> None:
     for task_id, number in list(worker.attempts.items()):
+        desk.cursor = task_id
         fail(desk, desk.state.tasks[task_id], number, AttemptState.LOST, Failure("lost", reason))
 
 

@@ -151,6 +151,8 @@ class Door:
             self._check_hello(frame.hello)
         for report in frame.reports:
             if report.result:
+                if report.result_blob:
+                    raise ProtocolViolation(f"reports.result: task {report.task} has a result_blob too")
                 if len(report.result) > PAYLOAD_INLINE_BYTES_MAX:
                     raise ProtocolViolation(
                         f"reports.result: {len(report.result):,} bytes; "
@@ -204,8 +206,7 @@ class Door:
             raise ProtocolViolation(
                 f"hello.capabilities: {len(hello.offers)} is not between 1 and {CAPABILITIES_PER_WORKER_MAX}"
             )
-        if len(hello.tags) > TAGS_MAX or any(len(tag) > NAME_LENGTH_MAX for tag in hello.tags):
-            raise ProtocolViolation(f"hello.tags: {TAGS_MAX} tags of {NAME_LENGTH_MAX} characters at most")
+        _check_tags("hello.tags", hello.tags)
         names: set[str] = set()
         for offer in hello.offers:
             _violates(_check_text, "hello.capabilities.name", offer.name, 1, NAME_LENGTH_MAX)
@@ -213,6 +214,12 @@ class Door:
             if offer.name in names:
                 raise ProtocolViolation(f"hello.capabilities: {offer.name} stands twice")
             names.add(offer.name)
+            if len(offer.description) > FAILURE_DETAIL_LENGTH_MAX:
+                raise ProtocolViolation(
+                    f"hello.capabilities.description: of {offer.name} has {len(offer.description):,} characters; "
+                    f"{FAILURE_DETAIL_LENGTH_MAX:,} at most"
+                )
+            _check_tags("hello.capabilities.tags", offer.tags)
             for field, schema in (("input_schema", offer.input_schema), ("output_schema", offer.output_schema)):
                 self._check_schema(f"hello.capabilities.{field} of {offer.name}", schema)
 
@@ -238,6 +245,11 @@ def _check_text(field: str, text: str, length_min: int, length_max: int) -> None
         raise _Refused(field, f"has {len(text):,} characters; {length_min} to {length_max:,} are allowed")
     if not text.isprintable() and any(ord(char) < 32 and char not in "\n\t" for char in text):
         raise _Refused(field, "has control characters")
+
+
+def _check_tags(field: str, tags: tuple[str, ...]) -> None:
+    if len(tags) > TAGS_MAX or any(len(tag) > NAME_LENGTH_MAX for tag in tags):
+        raise ProtocolViolation(f"{field}: {TAGS_MAX} tags of {NAME_LENGTH_MAX} characters at most")
 
 
 def _check_digest(field: str, digest: str) -> None:

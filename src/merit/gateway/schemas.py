@@ -9,6 +9,8 @@ import jsonschema_rs
 
 from merit.gateway.json_check import BadJson, check_json
 
+DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+REASON_LENGTH_MAX: Final = 500
 _COMPILED_MAX: Final = 4_096
 
 
@@ -44,6 +46,9 @@ class Schemas:
             document = check_json(schema)
             if not isinstance(document, dict | bool):
                 raise BadSchema("must be an object or a boolean")
+            # Before anything looks at it: the check of a schema fetches the dialect that it names, if it is unknown.
+            if isinstance(document, dict) and document.get("$schema", DIALECT) not in (DIALECT, f"{DIALECT}#"):
+                raise BadSchema(f"$schema: must be {DIALECT}, or left out")
             jsonschema_rs.meta.validate(document)
             compiled = jsonschema_rs.Draft202012Validator(
                 document,
@@ -52,7 +57,7 @@ class Schemas:
                 validate_formats=False,
             )
         except (BadJson, jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
-            raise BadSchema(str(error).split("\n", 1)[0]) from error
+            raise BadSchema(_brief(str(error).split("\n", 1)[0])) from error
         self._compiled[schema] = compiled
         if len(self._compiled) > _COMPILED_MAX:
             self._compiled.popitem(last=False)
@@ -64,7 +69,15 @@ class Schemas:
         if validator.is_valid(value):
             return None
         error = next(iter(validator.iter_errors(value)))
-        return _path(error.instance_path), str(error.message)
+        return _brief(_path(error.instance_path)), _brief(str(error.message))
+
+
+def _brief(text: str) -> str:
+    """The library quotes what does not fit in full, however large; its end is what says why."""
+    if len(text) <= REASON_LENGTH_MAX:
+        return text
+    half = REASON_LENGTH_MAX // 2
+    return f"{text[:half]} … {text[-half:]}"
 
 
 def _path(parts: list[str | int]) -> str:

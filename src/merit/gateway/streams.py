@@ -78,6 +78,8 @@ async def _converse(
             sender.deliver(refuse(str(violation), violation.permanent))
         except ValueError as error:
             sender.deliver(refuse(str(error), False))
+        except DecodeError:
+            sender.deliver(refuse("this is no message of this protocol; is the peer's version another one?", False))
         except CellStopped as stopped:
             sender.deliver(refuse(f"the cell has stopped: {stopped}", False))
         sender.end()

@@ -14,7 +14,7 @@ from merit.gateway.door import Door
 from merit.gateway.streams import converse_with_client
 from merit.model.commands import CancelTasks
 from merit.model.ids import is_task_id
-from merit.model.limits import SUBMIT_TASKS_MAX
+from merit.model.limits import DESCRIPTION_LENGTH_MAX, SUBMIT_TASKS_MAX
 from merit.model.tasks import Attempt, Progress, Refusal, Task, TaskState
 from merit.ports.cell import Cell, CellStopped
 from merit.wire.frames import encode_failure, encode_refusal
@@ -22,6 +22,9 @@ from merit.wire.v1 import tasks_pb2, tasks_pb2_grpc
 
 LIST_DEFAULT: Final = 100
 LIST_MAX: Final = 1_000
+LIST_BYTES_MAX: Final = 4 * 1024 * 1024
+"""A page that has come to this ends: a thousand tasks, each with its stack traces, would be more than a message holds."""
+_CURSOR_LENGTH_MAX: Final = 20
 _SCAN_MAX: Final = 20_000
 """Tasks that one turn of the loop looks at when it lists."""
 
@@ -87,9 +90,10 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
     ) -> tasks_pb2.ListTasksResponse:
         """Live tasks and recent final ones, newest first; a page at a time."""
         limit = min(request.limit or LIST_DEFAULT, LIST_MAX)
-        if request.cursor and not request.cursor.isdecimal():
+        if request.cursor and not (request.cursor.isdecimal() and len(request.cursor) < _CURSOR_LENGTH_MAX):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "cursor: must be the next_cursor of a page before")
         below = int(request.cursor) if request.cursor else None
+        size_bytes = 0
         response = tasks_pb2.ListTasksResponse()
         # A copy, since the state changes between two turns of the loop; a few ms for a million tasks.
         newest_first = reversed(list(self._cell.state.tasks.values()))
@@ -101,8 +105,10 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
                     or (request.capability and task.capability != request.capability)
                 ):
                     continue
-                response.tasks.append(_encode_task(task, self._cell.progress.get(task.id)))
-                if len(response.tasks) == limit:
+                message = _encode_task(task, self._cell.progress.get(task.id))
+                response.tasks.append(message)
+                size_bytes += message.ByteSize()
+                if len(response.tasks) == limit or size_bytes >= LIST_BYTES_MAX:
                     response.next_cursor = str(task.order)
                     return response
             await asyncio.sleep(0)  # looking through a million takes a while: others have their turn in between
@@ -118,6 +124,11 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
         if not 1 <= len(ids) <= SUBMIT_TASKS_MAX:
             await context.abort(
                 grpc.StatusCode.INVALID_ARGUMENT, f"ids: {len(ids):,}; 1 to {SUBMIT_TASKS_MAX:,} are allowed"
+            )
+        if len(request.reason) > DESCRIPTION_LENGTH_MAX:
+            await context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"reason: {len(request.reason):,} characters; {DESCRIPTION_LENGTH_MAX:,} at most",
             )
         bad = [Refusal(name[:200], "invalid", "ids", "is no task id") for name in ids if not is_task_id(name)]
         good = [name for name in ids if is_task_id(name)]

@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from merit.core.codec import encode_event
 from merit.core.machine import Decision, Machine
 from merit.kernel.quarantine import Quarantine, Stopped
-from merit.kernel.waiting import FromClient, FromWorker, Gone, Offered
+from merit.kernel.waiting import Attached, Closed, FromClient, FromWorker, Gone, Offered
 from merit.model.commands import (
     Allocate,
     AttachWorker,
@@ -68,30 +68,16 @@ class Lookup(Struct, frozen=True):
     tasks: list[str]
 
 
-class _Attached(Struct, frozen=True):
-    """Stands among the effects: what follows goes to this stream, what came before does not."""
-
-    end: CellEnd
-    welcome: Welcome
-
-
-class _Closed(Struct, frozen=True):
-    """Stands among the effects: a stream that was not admitted."""
-
-    end: CellEnd
-    reason: str
-
-
 class _Batch(Struct):
     """What waits until the journal is durable up to ``last``."""
 
-    last: int
-    acks: list[tuple[End, int]]
-    effects: list[Effect | _Attached | _Closed]
-    refusals: list[tuple[ServerEnd, list[Refusal]]]
-    answers: list[Answer]
-    lookups: list[Lookup]
-    watches: list[tuple[ServerEnd, list[str]]]
+    last: int = 0
+    acks: list[tuple[End, int]] = field(default_factory=list)
+    effects: list[Effect | Attached | Closed] = field(default_factory=list)
+    refusals: list[tuple[ServerEnd, list[Refusal]]] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+    lookups: list[Lookup] = field(default_factory=list)
+    watches: list[tuple[ServerEnd, list[str]]] = field(default_factory=list)
     """Whom to tell of which tasks from here on. Not before, or an outcome could be told before its submit is durable."""
 
 
@@ -121,7 +107,7 @@ class Kernel:
         self._now_ns = 0
         self._waiting: deque[FromWorker | FromClient | Gone | Offered] = deque()
         self._batches: deque[_Batch] = deque()
-        self._batch = self._new_batch()
+        self._batch = _Batch()
         self._events: list[bytes] = []
         self._bytes = 0
         self._workers: dict[str, CellEnd] = {}
@@ -153,7 +139,7 @@ class Kernel:
         """
         if end.closing:
             return
-        if end.take(frame):
+        if end.take(frame) or not frame.sequence:  # one without a sequence has no content, and yet is a sign of life
             self._waiting.append(FromWorker(end, frame))
         self._dirty[end] = None
 
@@ -237,13 +223,13 @@ class Kernel:
                 left -= 1
                 self._batch.answers.append(Answer(item.ticket, self._handle(item.command)))
         if machine.affected:
-            self._handle(FollowUp(TENANT, _SYSTEM, limits.batch_items_max))
+            self._handle(FollowUp(TENANT, _SYSTEM, limits.batch_follow_ups_max))
         if machine.ready:
             self._handle(Allocate(TENANT, _SYSTEM, limits.batch_items_max))
         return self._close_batch()
 
     def _close_batch(self) -> Record | None:
-        batch, self._batch = self._batch, self._new_batch()
+        batch, self._batch = self._batch, _Batch()
         events, self._events, self._bytes = self._events, [], 0
         record = None
         if events:
@@ -265,9 +251,6 @@ class Kernel:
         if record is None:
             self.committed(self.durable)
         return record
-
-    def _new_batch(self) -> _Batch:
-        return _Batch(0, [], [], [], [], [], [])
 
     def _handle(self, command: Command) -> list[Refusal]:
         decision = self._decide(command)
@@ -292,9 +275,10 @@ class Kernel:
             self._attach(end, hello, frame.credits)
         if self._workers.get(hello.worker) is not end:
             return
-        reports = frame.reports
+        reports, started, returned = frame.reports, frame.started, frame.returned
         if self._quarantine:
             reports = [self._quarantine.instead_of(report) for report in reports]
+            started, returned = self._quarantine.refs(started), self._quarantine.refs(returned)
         self._handle(
             TakeFrame(
                 TENANT,
@@ -303,8 +287,8 @@ class Kernel:
                 hello.boot,
                 hello.session,
                 reports,
-                frame.started,
-                frame.returned,
+                started,
+                returned,
                 frame.progress,
                 frame.credits,
                 frame.draining,
@@ -320,10 +304,10 @@ class Kernel:
         effects = self._decide(AttachWorker(TENANT, hello.worker, hello, granted)).effects
         if effects and type(effects[0]) is CloseWorker:
             end.closing = True
-            self._batch.effects.append(_Closed(end, effects[0].reason))
+            self._batch.effects.append(Closed(end, effects[0].reason))
             return
         self._workers[hello.worker] = end
-        self._batch.effects.append(_Attached(end, Welcome(self.cell, self.epoch, self.machine.limits.beat_ns)))
+        self._batch.effects.append(Attached(end, Welcome(self.cell, self.epoch, self.machine.limits.beat_ns)))
         self._batch.effects += effects
 
     def _gone(self, end: CellEnd) -> None:
@@ -402,34 +386,40 @@ class Kernel:
             if not client.closing:
                 for task_id in tasks:
                     self._watch(task_id, client)
-        workers = self._streams
-        for effect in batch.effects:
+        self._carry_out(batch.effects)
+        self._answers += batch.answers
+        self._lookups += batch.lookups
+
+    def _carry_out(self, effects: list[Effect | Attached | Closed]) -> None:
+        dirty, streams = self._dirty, self._streams
+        for effect in effects:
             if type(effect) is SendAssignment:
-                worker = workers.get(effect.worker)
+                worker = streams.get(effect.worker)
                 if worker is not None:
                     worker.assign(effect.assignment)
                     dirty[worker] = None
             elif type(effect) is TellSettled:
                 self._tell(effect.task)
             elif type(effect) is SendCancel:
-                worker = workers.get(effect.worker)
+                worker = streams.get(effect.worker)
                 if worker is not None:
                     worker.cancel(effect.attempt)
                     dirty[worker] = None
-            elif type(effect) is _Attached:
+            elif type(effect) is Attached:
                 self._open(effect)
             elif type(effect) is CloseWorker:
                 self._close_worker(effect)
-            elif type(effect) is _Closed:
+            elif type(effect) is Closed:
                 self._close(effect.end, effect.reason)
-        self._answers += batch.answers
-        self._lookups += batch.lookups
 
     def _tell(self, task_id: str) -> None:
+        task = self.machine.state.tasks.get(task_id)
+        # Forgotten, and submitted again since: there will be news of it later.
+        if task is not None and not task.state.final:
+            return
         watcher = self._watchers.pop(task_id, None)
         if watcher is None:
             return
-        task = self.machine.state.tasks.get(task_id)
         for end in watcher if isinstance(watcher, list) else (watcher,):
             if end.closing:
                 continue
@@ -439,16 +429,19 @@ class Kernel:
             end.outcome(settled(task))
             self._dirty[end] = None
 
-    def _open(self, attached: _Attached) -> None:
+    def _open(self, attached: Attached) -> None:
         end = attached.end
-        if end.closing or end.hello is None:
-            return
+        assert end.hello is not None
         name = end.hello.worker
-        before = self._streams.get(name)
+        before = self._streams.pop(name, None)
         if before is not None and not before.closing and before.hello is not None:
             same = before.hello.boot == end.hello.boot
             newer = "it opened a newer stream" if same else "another process has its name; give each its own"
+            # Not for good: it may be the other one that is dead, and its hello that was long on its way.
             self._close(before, f"superseded: worker {name}: {newer}")
+        if end.closing:
+            # It has gone while its coming became durable. The stream before it is over all the same.
+            return
         self._streams[name] = end
         end.welcome(attached.welcome)
         self._dirty[end] = None
@@ -465,13 +458,17 @@ class Kernel:
         self._dirty[end] = None
 
     def outgoing(self) -> list[tuple[End, CellFrame | ServerFrame]]:
-        """The frames that can be sent now, at most two for each end; the rest waits for acknowledgements."""
+        """The frames that can be sent now, at most two for each end; the rest waits for acknowledgements.
+
+        Those with content come first: they are on somebody's way to a result, while an acknowledgement can wait.
+        """
         frames: list[tuple[End, CellFrame | ServerFrame]] = []
+        acks: list[tuple[End, CellFrame | ServerFrame]] = []
         dirty, self._dirty = self._dirty, {}
         for end in dirty:
             while (frame := end.frame()) is not None:
-                frames.append((end, frame))
-        return frames
+                (frames if frame.sequence else acks).append((end, frame))
+        return frames + acks
 
     def answers(self) -> list[Answer]:
         """Answers to offered commands, since the last call."""
@@ -498,6 +495,6 @@ def settled(task: Task) -> Settled:
         task.result,
         task.result_blob,
         task.failure,
-        len(task.attempts),
+        task.counted,
         last.worker if last is not None else "",
     )

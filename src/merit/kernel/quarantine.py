@@ -6,10 +6,8 @@ from hashlib import sha256
 
 import msgspec
 
-from merit.model.frames import Report, ReportStatus
+from merit.model.frames import AttemptRef, Report, ReportStatus
 from merit.model.tasks import Failure, Refusal, TaskSpec
-
-_encode = msgspec.msgpack.Encoder().encode
 
 
 class Stopped(Exception):
@@ -28,8 +26,9 @@ class Stopped(Exception):
 
 
 def digest_of(item: msgspec.Struct) -> str:
-    """SHA-256, hexadecimal, of what a task or report says."""
-    return sha256(_encode(item)).hexdigest()
+    """SHA-256, hexadecimal, of what a task, report or reference says; of its text, since it may be what cannot be
+    encoded that stopped the cell."""
+    return sha256(repr(item).encode("utf-8", "backslashreplace")).hexdigest()
 
 
 class Quarantine:
@@ -40,7 +39,7 @@ class Quarantine:
         self.tasks = tasks
 
     def __bool__(self) -> bool:
-        return bool(self.digests)
+        return bool(self.digests or self.tasks)
 
     def without(self, tasks: list[TaskSpec]) -> tuple[list[TaskSpec], list[Refusal]]:
         """The tasks that may pass, and the refusals of those that may not."""
@@ -53,6 +52,10 @@ class Quarantine:
             else:
                 passed.append(task)
         return passed, refusals
+
+    def refs(self, refs: list[AttemptRef]) -> list[AttemptRef]:
+        """Those of the references that may pass."""
+        return [ref for ref in refs if digest_of(ref) not in self.digests]
 
     def instead_of(self, report: Report) -> Report:
         """The report itself, or one that says that it was set aside."""

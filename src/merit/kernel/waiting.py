@@ -1,11 +1,11 @@
-"""What waits for the next batch."""
+"""What waits for the next batch, and what the kernel itself has to do when a batch is durable."""
 
 from __future__ import annotations
 
 from msgspec import Struct
 
 from merit.model.commands import Command
-from merit.model.frames import ClientFrame, WorkerFrame
+from merit.model.frames import ClientFrame, Welcome, WorkerFrame
 from merit.model.tasks import Refusal
 from merit.session.cell_end import CellEnd
 from merit.session.server_end import ServerEnd
@@ -37,3 +37,17 @@ class Offered(Struct, frozen=True):
 
     command: Command
     ticket: int
+
+
+class Attached(Struct, frozen=True):
+    """Stands among the effects: what follows goes to this stream, what came before does not."""
+
+    end: CellEnd
+    welcome: Welcome
+
+
+class Closed(Struct, frozen=True):
+    """Stands among the effects: a stream that was not admitted."""
+
+    end: CellEnd
+    reason: str

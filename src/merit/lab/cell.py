@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
+from hashlib import sha256
 from typing import Any
 
 from merit.allocation.least_loaded import LeastLoaded
-from merit.core.codec import FOLD_VERSION, decode_event, decode_state, encode_state, fold, state_digest
+from merit.app.restore import restore
+from merit.core.codec import FOLD_VERSION, decode_event, encode_state, state_digest
 from merit.core.invariants import InvariantBroken, check, check_allocated
 from merit.core.machine import Machine
+from merit.core.recollect import Recollection
 from merit.core.state import State
-from merit.kernel.kernel import End, Kernel, Lookup
+from merit.kernel.kernel import End, Kernel, Lookup, settled
 from merit.kernel.quarantine import Quarantine, Stopped
 from merit.lab.ledger import Ledger, Violation
 from merit.lab.network import Network, Stream
@@ -35,14 +38,14 @@ def limits_of(world: World) -> Limits:
     """Small bounds and short times, so that all of them are met."""
     return Limits(
         live_tasks_max=1_000 if world.rng.random() < 0.9 else 12,
-        finals_max=100_000 if world.rng.random() < 0.7 else 12,
+        finals_max=100_000 if world.rng.random() < 0.7 else 5,
         grace_ns=800 * MILLISECOND_NS,
         reconnect_ns=400 * MILLISECOND_NS,
         stale_ns=3 * SECOND_NS,
         beat_ns=500 * MILLISECOND_NS,
         backoff_ns=30 * MILLISECOND_NS,
         backoff_ns_max=500 * MILLISECOND_NS,
-        batch_items_max=8_192 if world.rng.random() < 0.7 else 4,
+        batch_items_max=8_192 if world.rng.random() < 0.6 else world.rng.choice((1, 4)),
     )
 
 
@@ -71,7 +74,7 @@ class SimulatedCell:
         self._step_at_ns = 0
         self._clock_offset_ns = 0
         self._clock_stands_until_ns = 0
-        self._clock_ns = 0
+        self._clock_ns = world.now_ns
         self._records_read = 0
 
     @property
@@ -98,13 +101,10 @@ class SimulatedCell:
         self._journal = MemoryJournal(self.disk, deferred=self._deferred)
         tail = self._journal.lead(f"holder-{self._lives}", world.now_ns)
         self._catch_up()
-        state = State()
-        snapshot = self.snapshots.latest()
-        if snapshot is not None and world.rng.random() < 0.7:
+        snapshots = self.snapshots if world.rng.random() < 0.7 else MemorySnapshots()
+        if snapshots.latest() is not None:
             world.coverage["start from snapshot"] += 1
-            state = decode_state(snapshot.data)
-        for record in self._journal.read(state.sequence + 1):
-            fold(state, record)
+        state, _ = restore(self._journal, snapshots)
         if self._lives > 1:
             world.coverage["restart"] += 1
         self._same(state)
@@ -139,6 +139,10 @@ class SimulatedCell:
         """What a start came to is what the journal says, and holds all that was promised."""
         if state_digest(state) != state_digest(self.ledger.state):
             raise Violation("fold", "", f"the state at {state.sequence} is not the fold of the journal")
+        try:
+            check(None, state)
+        except InvariantBroken as broken:
+            raise Violation("invariants", broken.about.split()[-1], str(broken)) from broken
         live = {task.id for task in state.tasks.values() if not task.state.final}
         lost = self.acknowledged - live - self.ledger.settled.keys()
         if lost:
@@ -172,9 +176,7 @@ class SimulatedCell:
             else:
                 kernel.client_frame(end, frame, [])
         except ProtocolViolation as violation:
-            self._world.coverage["protocol violation seen by cell"] += 1
-            self._world.note(f"cell: {violation}")
-            self._network.hang_up(stream, by_cell=True)
+            self._network.blame(stream, violation, up=True)
             return
         if fresh:
             stream.promised.append(frame)
@@ -305,9 +307,16 @@ class SimulatedCell:
     def _answer(self, lookup: Lookup, life: int) -> None:
         if self._kernel is None or life != self._lives:
             return
-        found = [self.ledger.settled[task] for task in lookup.tasks if task in self.ledger.settled]
-        missing = [task for task in lookup.tasks if task not in self.ledger.settled]
-        self._kernel.found(lookup.end, found, missing)
+        recollection = Recollection()
+        names = set(lookup.tasks)
+        for record in self._journal.read():
+            payloads = {sha256(payload).digest(): payload for payload in record.payloads}
+            for event in map(decode_event, record.events):
+                if getattr(event, "task", "") in names:
+                    recollection.take(event, payloads, record.time_ns)
+        found = [settled(task) for task in recollection.tasks() if task.state.final]
+        missing = names - {outcome.task for outcome in found}
+        self._kernel.found(lookup.end, found, sorted(missing))
         self._flush(self._kernel)
 
     def _sleep(self, kernel: Kernel) -> None:

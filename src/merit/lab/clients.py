@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+from msgspec import structs
+
 from merit.kernel.kernel import End
 from merit.lab.cell import SimulatedCell, new_end
 from merit.lab.ledger import Violation
@@ -36,7 +38,12 @@ class SimulatedClient:
         """Tasks of others that it wants to know the end of."""
         self._lives = 0
         self._left = tasks
-        self._pace_ns = over_ns * 2 // max(tasks, 1)
+        self._fickle = world.rng.choice((0.0, 0.1, 0.5))
+        self._kinds = world.rng.sample(CAPABILITIES, world.rng.choice((1, 3)))
+        self._urgencies = list(Priority) if world.rng.random() < 0.5 else [Priority.MEDIUM]
+        self._entangled = world.rng.choice((0.1, 0.3, 0.8))
+        # All over the time given, or nearly all at once.
+        self._pace_ns = over_ns * 2 // max(tasks, 1) // world.rng.choice((1, 1, 50))
         self._start()
         self._next()
 
@@ -123,9 +130,7 @@ class SimulatedClient:
         try:
             news = self.end.take(frame)
         except ProtocolViolation as violation:
-            self._world.coverage["protocol violation seen by client"] += 1
-            self._world.note(f"{self.name}: {violation}")
-            self._network.hang_up(stream, by_cell=False)
+            self._network.blame(stream, violation, up=False)
             return
         refused = {refusal.task for refusal in news.refusals}
         for refusal in news.refusals:
@@ -180,9 +185,13 @@ class SimulatedClient:
         if self.gone or not self._left:
             return
         world = self._world
-        size = 1 if world.rng.random() < 0.7 else world.rng.randint(2, 5)
+        size = 1 if world.rng.random() < 0.7 else world.rng.choice((2, 3, 5, 10))
         size = min(size, self._left)
         group = [self._spec() for _ in range(size)]
+        if size > 2 and world.rng.random() < self._entangled:
+            world.coverage["one task needed by many"] += 1
+            group[1:] = [structs.replace(spec, after=(group[0].id,)) for spec in group[1:]]
+            self.specs.update((spec.id, spec) for spec in group)
         self._left -= size
         if size > 1 and world.rng.random() < 0.3:
             for spec in group:
@@ -190,9 +199,10 @@ class SimulatedClient:
         else:
             world.coverage["group" if size > 1 else "single"] += 1
             self.end.submit(group)
-        if self.specs and world.rng.random() < 0.1:
+        if self.specs and world.rng.random() < self._fickle:
             world.coverage["cancel"] += 1
-            self.end.cancel(world.rng.choice(list(self.specs)))
+            known = list(self.specs)
+            self.end.cancel(world.rng.choice(known if world.rng.random() < 0.5 else known[-3:]))
         if world.rng.random() < 0.15:
             others = sorted(self._cell.acknowledged - self.specs.keys() - self._asked)
             if others:
@@ -207,15 +217,18 @@ class SimulatedClient:
         world, rng = self._world, self._world.rng
         task = f"{self.name}-{len(self.specs):02d}"
         after: tuple[str, ...] = ()
-        if self.specs and rng.random() < 0.2:
+        if self.specs and rng.random() < self._entangled:
             world.coverage["dependency"] += 1
-            after = tuple(rng.sample(list(self.specs)[-6:], min(rng.randint(1, 2), len(self.specs))))
+            # Often the same few, so that the end of one concerns many.
+            known = list(self.specs)
+            few = known[len(known) // 8 * 8 :][:2] or known[-2:] if rng.random() < 0.6 else known[-6:]
+            after = tuple(rng.sample(few, min(rng.randint(1, 2), len(few))))
         brief = rng.random() < 0.2
         spec = TaskSpec(
             task,
-            rng.choice(CAPABILITIES),
+            rng.choice(self._kinds),
             f'{{"n":{len(self.specs)}}}'.encode(),
-            priority=rng.choice(list(Priority)),
+            priority=rng.choice(self._urgencies),
             run_timeout_ns=int(rng.choice((150, 600)) * MILLISECOND_NS) if brief else LONG_NS,
             attempts_max=rng.choice((1, 4, 4, 4, 10)),
             after=after,

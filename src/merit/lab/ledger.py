@@ -68,9 +68,14 @@ class Ledger:
         """By task: its final state, as watchers have to hear of it."""
         self.live: dict[str, Holder] = {}
         """By task: its live attempt."""
-        self._attempts: dict[str, int] = {}
+        self.attempts: dict[str, int] = {}
+        """By task: how many there have been."""
         self._counted: dict[str, int] = {}
-        self._boots: dict[str, str] = {}
+        self.boots: dict[str, str] = {}
+        """By worker that is there: its boot."""
+        self._hopeless: set[str] = set()
+        """Tasks whose last attempt failed for good, by its own word."""
+        self._places: dict[str, int] = {}
         self._grace_until_ns = 0
 
     def take(self, record: Record, events: Sequence[Event] | None = None) -> None:
@@ -121,6 +126,7 @@ class Ledger:
         self.check_known(event)
         if event.task in self.submitted:
             raise Violation("one task", event.task, "was taken in twice")
+        self._places[event.task] = len(self.submitted)
         self.submitted[event.task] = event
 
     def _attempt_assigned(self, event: AttemptAssigned, _payloads: Mapping[bytes, bytes], _now_ns: int) -> None:
@@ -133,15 +139,36 @@ class Ledger:
         ]
         if waits:
             raise Violation("dependencies", task, f"was assigned before {waits[0]} was completed")
-        if event.number != self._attempts.get(task, 0) + 1:
-            raise Violation("attempts", task, f"attempt {event.number} after {self._attempts.get(task, 0)}")
-        self._attempts[task] = event.number
+        if event.number != self.attempts.get(task, 0) + 1:
+            raise Violation("attempts", task, f"attempt {event.number} after {self.attempts.get(task, 0)}")
+        self.attempts[task] = event.number
         self._counted[task] = self._counted.get(task, 0) + 1
         if self._counted[task] > spec.attempts_max:
             raise Violation("attempts", task, f"attempt {event.number}, though {spec.attempts_max} are the most")
-        if event.worker not in self._boots:
+        self._check_turn(event)
+        if event.worker not in self.boots:
             raise Violation("lifecycle", task, f"was assigned to {event.worker}, who is not there")
-        self.live[task] = (event.number, event.worker, self._boots[event.worker])
+        self.live[task] = (event.number, event.worker, self.boots[event.worker])
+
+    def _check_turn(self, event: AttemptAssigned) -> None:
+        """Higher priorities go first; then what was tried before; then first come, first served
+        (but what waited for others comes when it is free)."""
+        spec = self.submitted[event.task]
+        queue = self.state.queues.get(spec.capability)
+        lanes = list(queue.lanes()) if queue is not None else []
+        if not lanes or event.task not in lanes[spec.priority - 1]:
+            raise Violation("turn", event.task, "was assigned and was not in its queue")
+        before = [other for lane in lanes[spec.priority :] for other in lane]
+        if event.number == 1:
+            place = self._places[event.task]
+            same = (other for other in lanes[spec.priority - 1] if other != event.task)
+            before += [
+                other
+                for other in same
+                if self.attempts.get(other) or (self._places[other] < place and not self.submitted[other].after)
+            ]
+        if before:
+            raise Violation("turn", event.task, f"was assigned before {before[0]}, whose turn it was")
 
     def _attempt_over(self, event: AttemptFailed | AttemptReturned, _p: Mapping[bytes, bytes], now_ns: int) -> None:
         holder = self.live.pop(event.task, None)
@@ -149,9 +176,12 @@ class Ledger:
             raise Violation("stale report", event.task, f"attempt {event.number} ended, the live one is {holder}")
         if isinstance(event, AttemptReturned):
             self._counted[event.task] -= 1
-        elif event.failure.message.endswith("said goodbye"):
+            return
+        if event.failure.permanent:
+            self._hopeless.add(event.task)
+        if event.failure.message.endswith("said goodbye"):
             raise Violation("goodbye", event.task, f"attempt {event.number}, which never began, counts as lost")
-        elif event.state is AttemptState.TIMED_OUT and now_ns < self._grace_until_ns:
+        if event.state is AttemptState.TIMED_OUT and now_ns < self._grace_until_ns:
             raise Violation("grace", event.task, f"attempt {event.number} timed out within the time of grace")
 
     def _task_completed(self, event: TaskCompleted, payloads: Mapping[bytes, bytes], _now_ns: int) -> None:
@@ -165,8 +195,14 @@ class Ledger:
         self._once(task)
 
     def _task_over(self, event: TaskDied | TaskCanceled, _payloads: Mapping[bytes, bytes], _now_ns: int) -> None:
-        self.live.pop(event.task, None)
-        self._once(event.task)
+        task, spec = event.task, self.submitted.get(event.task)
+        self.live.pop(task, None)
+        self._once(task)
+        if spec is None or isinstance(event, TaskCanceled) or event.failure.kind == "dependency":
+            return
+        if task not in self._hopeless and self._counted.get(task, 0) < spec.attempts_max:
+            message = f"was given up after {self._counted.get(task, 0)} of {spec.attempts_max} attempts"
+            raise Violation("attempts", task, message)
 
     def _once(self, task: str) -> None:
         if task not in self.submitted or task in self.settled:
@@ -176,14 +212,14 @@ class Ledger:
         held = [task for task, holder in self.live.items() if holder[1] == event.worker]
         if held:
             raise Violation("lifecycle", event.worker, f"joined while {held[0]} was alive with it")
-        if self._boots.get(event.worker) == event.boot:
+        if self.boots.get(event.worker) == event.boot and self.state.workers[event.worker].offers == event.offers:
             raise Violation("resume", event.worker, f"{event.boot} joined a second time instead of going on")
-        self._boots[event.worker] = event.boot
+        self.boots[event.worker] = event.boot
 
     def _worker_left(self, event: WorkerLeft, _payloads: Mapping[bytes, bytes], now_ns: int) -> None:
         if event.lost and now_ns < self._grace_until_ns:
             raise Violation("grace", event.worker, "was given up within the time of grace")
-        self._boots.pop(event.worker, None)
+        self.boots.pop(event.worker, None)
 
     def _how(self, task: str) -> str:
         if task in self.settled:

@@ -9,6 +9,7 @@ from merit.kernel.kernel import End
 from merit.lab.ledger import Violation
 from merit.lab.world import World
 from merit.model.frames import CellFrame, ClientFrame, ServerFrame, WorkerFrame
+from merit.session.link import ProtocolViolation
 
 Frame = WorkerFrame | ClientFrame | CellFrame | ServerFrame
 
@@ -156,6 +157,15 @@ class Network:
             self.cell.receive(stream, frame)
         elif not up and stream.at_peer:
             stream.peer.receive(stream, frame)
+
+    def blame(self, stream: Stream, violation: ProtocolViolation, *, up: bool) -> None:
+        """A side found the protocol broken; it may only be the weather that broke it."""
+        if not stream.holed[up]:
+            raise Violation("protocol", stream.peer.name, f"broken on a whole stream: {violation}")
+        side = "cell" if up else "peer"
+        self._world.coverage[f"protocol violation seen by {side}"] += 1
+        self._world.note(f"{stream.name}: {violation}")
+        self.hang_up(stream, by_cell=up)
 
     def _doom(self, stream: Stream) -> None:
         """Nothing is missing for ever on a reliable stream: what lost a frame breaks, if nobody sees it before."""

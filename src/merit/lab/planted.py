@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from merit.core import staffing
+from merit.core import attempts, staffing
 from merit.core.desk import Desk, Seat
 from merit.kernel.kernel import Kernel
 from merit.model.frames import AttemptRef, Report, WorkerFrame
@@ -21,7 +21,8 @@ from merit.session.link import Link
 
 
 @contextmanager
-def _instead(place: object, name: str, altered: object) -> Iterator[None]:
+def instead(place: object, name: str, altered: object) -> Iterator[None]:
+    """While it lasts, ``place`` has ``altered`` under ``name``."""
     original = getattr(place, name)
     setattr(place, name, altered)
     try:
@@ -40,12 +41,11 @@ def acknowledge_before_durable() -> AbstractContextManager[None]:
             self._release(self._batches.popleft())
         return record
 
-    return _instead(Kernel, "step", step)
+    return instead(Kernel, "step", step)
 
 
 def forget_attempt_check() -> AbstractContextManager[None]:
     """A report counts for whatever attempt of its task is alive, whosoever has it."""
-    original = staffing.take_report
 
     def take_report(desk: Desk, worker: Worker, report: Report) -> None:
         task = desk.state.tasks.get(report.task)
@@ -55,10 +55,10 @@ def forget_attempt_check() -> AbstractContextManager[None]:
                 changed = {name: getattr(report, name) for name in report.__struct_fields__} | {
                     "number": attempt.number
                 }
-                original(desk, worker, Report(**changed))
+                attempts.take_report(desk, worker, Report(**changed))
                 return
 
-    return _instead(staffing, "take_report", take_report)
+    return instead(staffing, "take_report", take_report)
 
 
 def drop_report_ack() -> AbstractContextManager[None]:
@@ -70,7 +70,7 @@ def drop_report_ack() -> AbstractContextManager[None]:
         if frame.reports and self._batch.acks and self._batch.acks[-1] == (end, frame.sequence):
             self._batch.acks.pop()
 
-    return _instead(Kernel, "_from_worker", from_worker)
+    return instead(Kernel, "_from_worker", from_worker)
 
 
 def reuse_journal_sequence() -> AbstractContextManager[None]:
@@ -83,7 +83,7 @@ def reuse_journal_sequence() -> AbstractContextManager[None]:
             self._next -= 1
         return record
 
-    return _instead(Kernel, "_close_batch", close_batch)
+    return instead(Kernel, "_close_batch", close_batch)
 
 
 def reuse_link_sequence() -> AbstractContextManager[None]:
@@ -98,7 +98,7 @@ def reuse_link_sequence() -> AbstractContextManager[None]:
             self._sent -= 1
         return original(self, content=content)
 
-    return _instead(Link, "stamp", stamp)
+    return instead(Link, "stamp", stamp)
 
 
 def forget_effects() -> AbstractContextManager[None]:
@@ -107,7 +107,7 @@ def forget_effects() -> AbstractContextManager[None]:
     def reconcile(_desk: Desk, _worker: Worker, _held: tuple[AttemptRef, ...]) -> None:
         return
 
-    return _instead(staffing, "_reconcile", reconcile)
+    return instead(staffing, "_reconcile", reconcile)
 
 
 def double_credit() -> AbstractContextManager[None]:
@@ -116,7 +116,7 @@ def double_credit() -> AbstractContextManager[None]:
     def seat(names: tuple[str, ...], session: int, attached: bool, granted: int, used: int, seen_ns: int) -> Seat:
         return Seat(names, session, attached, 2 * granted, used, seen_ns)
 
-    return _instead(staffing, "Seat", seat)
+    return instead(staffing, "Seat", seat)
 
 
 PLANTS: Mapping[str, Callable[[], AbstractContextManager[Any]]] = {

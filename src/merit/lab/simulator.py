@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from hashlib import sha256
 
 from msgspec import Struct, field
@@ -13,11 +13,14 @@ from merit.lab.cell import SimulatedCell
 from merit.lab.clients import SimulatedClient
 from merit.lab.ledger import KnownLimit, Violation
 from merit.lab.network import Network
+from merit.lab.planted import instead
 from merit.lab.workers import SimulatedWorker
 from merit.lab.world import World
 from merit.model.limits import MILLISECOND_NS, SECOND_NS
+from merit.session import client_end, link
 
 EVENTS_MAX = 20_000
+FAILURES_MAX = 10
 TROUBLE_NS = 3 * SECOND_NS
 """How long the weather lasts."""
 QUIET_NS_MAX = 60 * SECOND_NS
@@ -80,6 +83,10 @@ class Simulation:
         self.workers = [
             SimulatedWorker(world, self.network, self.cell, number) for number in range(rng.choice((1, 2, 3, 4)))
         ]
+        # Somebody started one more process under a name that is taken; he sees it in the end.
+        self.twins = []
+        if rng.random() < 0.1:
+            self.twins.append(SimulatedWorker(world, self.network, self.cell, 9, self.workers[-1]))
         clients = rng.choice((1, 1, 2))
         self.clients = [
             SimulatedClient(world, self.network, self.cell, number, rng.randint(5, 30) // clients, TROUBLE_NS)
@@ -99,6 +106,8 @@ class Simulation:
 
     def _clear_up(self) -> None:
         self.world.weather.clear_up()
+        for twin in self.twins:
+            twin.retire()
         self._watch(self.world.now_ns + QUIET_NS_MAX)
 
     def _watch(self, until_ns: int) -> None:
@@ -126,6 +135,16 @@ class Simulation:
         return found
 
 
+@contextmanager
+def frames_of(seed: int) -> Iterator[None]:
+    """In every third world a frame takes a few items only, so that what is said falls into several."""
+    with ExitStack() as stack:
+        if seed % 3 == 2:
+            for place in (link, client_end):
+                stack.enter_context(instead(place, "FRAME_ITEMS_MAX", 1 + seed % 2))
+        yield
+
+
 def simulate(seed: int, plant: Plant | None = None, steps_max: int = EVENTS_MAX) -> WorldResult:
     """Run the world of ``seed`` and judge it.
 
@@ -135,7 +154,7 @@ def simulate(seed: int, plant: Plant | None = None, steps_max: int = EVENTS_MAX)
         steps_max: bound of what may happen in the world.
     """
     failure = None
-    with plant() if plant is not None else nullcontext():
+    with frames_of(seed), plant() if plant is not None else nullcontext():
         simulation = Simulation(seed, steps_max)
         try:
             simulation.run()
@@ -151,14 +170,17 @@ def simulate(seed: int, plant: Plant | None = None, steps_max: int = EVENTS_MAX)
 
 
 def campaign(
-    seeds: Iterator[int] | range, plant: Plant | None = None, steps_max: int = EVENTS_MAX, failures_max: int = 10
-) -> Iterator[tuple[WorldResult, Campaign]]:
-    """Run one world after the other, up to ``failures_max`` failures; yields each result and the sum so far."""
-    total = Campaign()
+    seeds: Iterable[int],
+    total: Campaign,
+    plant: Plant | None = None,
+    steps_max: int = EVENTS_MAX,
+    failures_max: int = FAILURES_MAX,
+) -> Iterator[WorldResult]:
+    """Run one world after the other, until ``failures_max`` have failed; each result is added to ``total``."""
     for seed in seeds:
         result = simulate(seed, plant, steps_max)
         total.add(result)
-        yield result, total
+        yield result
         if len(total.failures) >= failures_max:
             return
 

@@ -36,7 +36,7 @@ class Witness:
         if stream.end.hello is None:
             return
         live, worker = self._ledger.live, stream.end.hello.worker
-        if not stream.welcomed:
+        if not stream.welcomed and not frame.refused:
             stream.welcomed = True
             if frame.welcome is None:
                 raise Violation("welcome", worker, "something came before the welcome")
@@ -48,11 +48,11 @@ class Witness:
                 )
             stream.assigned.add(key)
             holder = live.get(assignment.task)
-            if holder is None or holder[:2] != (assignment.number, worker):
-                # It may have ended since it was decided; then it was alive once, and durably so.
-                if not self._was_assigned(assignment.task, assignment.number, worker):
-                    message = f"attempt {assignment.number} was sent to {worker} before that was durable"
-                    raise Violation("durable first", assignment.task, message)
+            # It may have ended since that was decided; but then it was alive once, and durably so.
+            live_there = holder is not None and holder[:2] == (assignment.number, worker)
+            if not live_there and not self._was_assigned(assignment.task, assignment.number, worker):
+                message = f"attempt {assignment.number} was sent to {worker} before that was durable"
+                raise Violation("durable first", assignment.task, message)
         for ref in frame.cancels:
             holder = live.get(ref.task)
             if holder is not None and holder[:2] == (ref.number, worker):
@@ -70,10 +70,12 @@ class Witness:
         hello = stream.end.hello
         if hello is None:
             return
-        for ended in (*said.reports, *said.returned):
-            if self._ledger.live.get(ended.task) == (ended.number, hello.worker, hello.boot):
-                message = f"the report of attempt {ended.number} was acknowledged, and the attempt is alive"
-                raise Violation("durable first", ended.task, message)
+        ended = [(report.task, report.number) for report in said.reports]
+        ended += [(ref.task, ref.number) for ref in said.returned]
+        for task, number in ended:
+            if self._ledger.live.get(task) == (number, hello.worker, hello.boot):
+                message = f"the report of attempt {number} was acknowledged, and the attempt is alive"
+                raise Violation("durable first", task, message)
 
     def _to_client(self, stream: Stream, frame: ServerFrame) -> None:
         for outcome in frame.outcomes:

@@ -9,7 +9,7 @@ from merit.lab.cell import SimulatedCell, new_end
 from merit.lab.ledger import Violation, result_of
 from merit.lab.network import Network, Stream
 from merit.lab.world import World
-from merit.model.frames import Assignment, CellFrame, Report, ReportStatus
+from merit.model.frames import Assignment, AttemptRef, CellFrame, Report, ReportStatus
 from merit.model.limits import MILLISECOND_NS
 from merit.model.tasks import AttemptState, Failure, Progress
 from merit.model.workers import Offer
@@ -27,14 +27,18 @@ Key = tuple[str, int]
 class SimulatedWorker:
     """One name; processes under it come and go (``boot`` tells them apart)."""
 
-    def __init__(self, world: World, network: Network, cell: SimulatedCell, number: int) -> None:
+    def __init__(
+        self, world: World, network: Network, cell: SimulatedCell, number: int, twin_of: SimulatedWorker | None = None
+    ) -> None:
         rng = world.rng
+        self.name: str = f"w{number}" if twin_of is None else twin_of.name
         self._world = world
         self._network = network
         self._cell = cell
         self._number = number
+        self._twin = twin_of is not None
         self._names = 0
-        self.name = f"w{number}"
+        self.retired = False
         self.partitioned_until_ns = 0
         # The first worker can do everything, so that no task waits for ever.
         offered = CAPABILITIES if number == 0 else rng.sample(CAPABILITIES, rng.randint(1, len(CAPABILITIES)))
@@ -51,18 +55,25 @@ class SimulatedWorker:
     @property
     def quiet(self) -> bool:
         """Whether it is connected, holds nothing and has nothing left to say."""
+        if self.retired:
+            return True
         return self.stream is not None and not self.end.held and not self.end.unacknowledged
 
     # The process
 
     def _start(self) -> None:
+        if self.retired:
+            return
         self._boots += 1
-        self.boot = f"{self.name}.{self._boots}"
+        self.boot = f"{self.name}.{self._boots}" + (" twin" if self._twin else "")
         self.end = WorkerEnd(self.name, self.boot, self._offers, self._concurrency)
         self.stream: Stream | None = None
         self._queue: deque[Assignment] = deque()
         self._running: dict[Key, Assignment] = {}
         self._begun: set[Key] = set()
+        self._over: set[Key] = set()
+        self._over_on: Stream | None = None
+        self._ended: set[Key] = set()
         self._later(self._world.between(0, 100), "connects", self._connect)
 
     def _later(self, wait_ns: int, what: str, action: object, *arguments: object) -> None:
@@ -85,6 +96,12 @@ class SimulatedWorker:
             self.name = f"w{self._number}.{self._names}"
         return True
 
+    def retire(self) -> None:
+        """The process ends and no other one takes its place."""
+        self._world.coverage["worker with the name of another"] += 1
+        self._end_process()
+        self.retired = True
+
     def _end_process(self) -> None:
         if self.stream is not None:
             self.stream.at_peer = False
@@ -101,6 +118,8 @@ class SimulatedWorker:
             self._later(self._world.between(20, 200), "connects", self._connect)
             return
         self.stream = stream
+        if self._number and self._world.chance(self._world.weather.new_offers, "worker offers something else"):
+            self.end.offers = (Offer(self._world.rng.choice(CAPABILITIES), "2.0.0"),)
         self.end.connect()
         if self.end.session > 1:
             self._world.coverage["worker resumes"] += 1
@@ -120,6 +139,7 @@ class SimulatedWorker:
                 self.end.handed_back(assignment.task, assignment.number)
         if self.end._link.idle:
             self._check_started()
+        self._check_called_off(stream)
         frame = self.end.frame(beat=True)
         if frame is not None:
             self._network.send(stream, frame, up=True)
@@ -137,28 +157,33 @@ class SimulatedWorker:
         if frame.refused:
             self._world.note(f"{self.boot} is refused: {frame.refused}")
             if frame.permanent:
-                raise Violation("refused for good", self.name, frame.refused)
+                # The process gives up; whoever started it starts another one.
+                self._world.coverage["worker refused for good"] += 1
+                self._end_process()
             return
         end = self.end
         try:
             new, cancels = end.take(frame)
         except ProtocolViolation as violation:
-            self._world.coverage["protocol violation seen by worker"] += 1
-            self._world.note(f"{self.boot}: {violation}")
-            self._network.hang_up(stream, by_cell=False)
+            self._network.blame(stream, violation, up=False)
             return
         self._check_credits(stream, frame)
-        for ref in cancels:
-            self._cancel((ref.task, ref.number))
         for assignment in new:
+            if (assignment.task, assignment.number) in self._ended:
+                raise Violation("run twice", assignment.task, f"attempt {assignment.number} came to {self.boot} again")
             if end.draining:
                 self._world.coverage["attempt handed back"] += 1
                 end.handed_back(assignment.task, assignment.number)
             else:
                 self._queue.append(assignment)
+        # One frame may hold an attempt and the word that it is over.
+        for ref in cancels:
+            self._cancel((ref.task, ref.number))
         self._work()
         self._pump()
         if end.left:
+            if self._cell.ledger.boots.get(self.name) == self.boot:
+                raise Violation("goodbye", self.name, "was acknowledged, and the worker is still there")
             self._world.coverage["worker leaves"] += 1
             self._end_process()
 
@@ -166,9 +191,22 @@ class SimulatedWorker:
         """All that was said is durable: so the cell knows what has begun."""
         unsaid = {(ref.task, ref.number) for ref in self.end._started}
         for task, number in self._begun - unsaid:
-            known = self._cell.ledger.state.tasks[task].attempt(number)
-            if known is None or known.state is AttemptState.ASSIGNED:
+            known = self._cell.ledger.state.tasks.get(task)
+            attempt = known.attempt(number) if known is not None else None
+            if attempt is not None and attempt.state is AttemptState.ASSIGNED:
                 raise Violation("started", task, f"attempt {number} has begun on {self.boot}, and the cell forgot it")
+
+    def _check_called_off(self, stream: Stream) -> None:
+        """From one beat to the next the cell has had time to call off what is over."""
+        live, me = self._cell.ledger.live, (self.name, self.boot)
+        over = set()
+        if not stream.broken and not stream.holed[0]:
+            over = {key for key in self._running if live.get(key[0]) != (key[1], *me)}
+        forgotten = over & self._over
+        if forgotten and self._over_on is stream:
+            task, number = min(forgotten)
+            raise Violation("called off", task, f"attempt {number} is over, and {self.boot} was never told")
+        self._over, self._over_on = over, stream
 
     def _check_credits(self, stream: Stream, frame: CellFrame) -> None:
         """Attempts that were assigned on this very stream came on a credit (others are sent again whatever is free)."""
@@ -180,7 +218,29 @@ class SimulatedWorker:
             )
             raise Violation("credits", fresh[-1], message)
 
+    def _lie(self) -> None:
+        """Say things of an attempt that this process never had."""
+        world = self._world
+        tasks = list(self._cell.ledger.submitted)
+        if not tasks or not world.chance(world.weather.lie, "worker lies"):
+            return
+        task = world.rng.choice(tasks)
+        # Never one to come: that might be its own by the time the lie is heard.
+        number = world.rng.choice((99, world.rng.randint(0, self._cell.ledger.attempts.get(task, 0))))
+        if (task, number) in self.end._held:
+            return
+        kind = world.rng.randrange(4)
+        if kind == 0:
+            self.end._started.append(AttemptRef(task, number))
+        elif kind == 1:
+            self.end._returned.append(AttemptRef(task, number))
+        elif kind == 2:
+            self.end._queue(Report(task, number, ReportStatus.FAILED, failure=Failure("lie", "", permanent=True)))
+        else:
+            self.end._queue(Report(task, number, ReportStatus.COMPLETED, result_of(task, number, self.name, self.boot)))
+
     def _pump(self) -> None:
+        self._lie()
         stream = self.stream
         while stream is not None and stream.at_peer and (frame := self.end.frame()) is not None:
             self._network.send(stream, frame, up=True)
@@ -225,6 +285,7 @@ class SimulatedWorker:
         else:
             result = result_of(task, number, self.name, self.boot)
             report = Report(task, number, ReportStatus.COMPLETED, result, wall_ns=wall_ns)
+        self._ended.add(key)
         self.end.ended(report)
         self._work()
         self._pump()
@@ -239,4 +300,5 @@ class SimulatedWorker:
                 return
             self._begun.discard(key)
         self._world.coverage["attempt called off"] += 1
+        self._ended.add(key)
         self.end.ended(Report(*key, ReportStatus.CANCELED, failure=Failure("canceled", "called off")))

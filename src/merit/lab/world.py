@@ -39,6 +39,8 @@ class Weather:
         self.worker_crash = some(0.04, 0.5)
         self.worker_drain = some(0.2)
         self.client_crash = some(0.04)
+        self.lie = some(0.1, 0.3)
+        self.new_offers = some(0.3, 0.2)
         self.clock_jump = some(0.02, 0.3)
         self.clock_stop = some(0.02, 0.3)
 

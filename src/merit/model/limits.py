@@ -46,6 +46,8 @@ ATTEMPTS_DEFAULT = 4
 FRAME_ITEMS_MAX = 4_096
 FRAME_BYTES_MAX = 2 * 1024 * 1024
 """A sender closes a frame at this size; what is over waits for the next one."""
+FRAME_ITEMS_RECEIVED_MAX = 65_536
+"""A receiver refuses a frame of more items than this, of all kinds together; far above what any sender puts into one."""
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 """A receiver refuses a larger message unread."""
 UNACKED_FRAMES_MAX = 2
@@ -73,6 +75,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     backoff_ns_max: int = 60 * SECOND_NS
     batch_items_max: int = 8_192
     """Tasks, reports and other items that one journal record takes at most."""
+    batch_follow_ups_max: int = 1_024
+    """Tasks that are released or die with those that they need, in one batch: nobody else waits for a long cascade."""
     batch_events_max: int = 8_192
     batch_bytes_max: int = 32 * 1024**2
     """A batch that has come to this many events or bytes takes nothing more in. What it has taken in last, and the

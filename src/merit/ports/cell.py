@@ -23,12 +23,20 @@ class CellStream(Protocol):
         """Send this frame, in the order of the calls. Must not block."""
         ...
 
+    def end(self) -> None:
+        """End the stream, once what was delivered is sent."""
+        ...
+
 
 class ServerStream(Protocol):
     """The gateway's side of a client's stream."""
 
     def deliver(self, frame: ServerFrame) -> None:
         """Send this frame, in the order of the calls. Must not block."""
+        ...
+
+    def end(self) -> None:
+        """End the stream, once what was delivered is sent."""
         ...
 
 

@@ -240,11 +240,13 @@ class CellLoop:
         self._answers.clear()
 
     async def close(self) -> None:
-        """Stop taking anything in."""
+        """Stop taking anything in, and end all streams."""
         if self._timer is not None:
             self._timer.cancel()
         if not self.failed.done():
             self._stop(CellStopped("the control plane is shutting down"))
+        for stream in self._streams.values():
+            stream.end()
         for task in list(self._tasks):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import grpc
@@ -46,18 +49,41 @@ class Backoff:
         return wait_s
 
 
+@contextmanager
+def calling() -> Iterator[None]:
+    """Around a call: raises ``ConnectionError`` when the channel is closed under it.
+
+    gRPC cancels the calls of a channel that is closed, and the one who waits for the call would think that it is its own
+    task that somebody wants to end.
+    """
+    try:
+        yield
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise ConnectionError("the connection was closed meanwhile") from None
+    except (grpc.aio.UsageError, asyncio.InvalidStateError) as error:
+        raise ConnectionError(f"the connection is closed: {error}") from error
+
+
 async def put_blob(channel: grpc.aio.Channel, data: bytes) -> str:
-    """Store a large content; its digest. It is durable on return. Raises ``grpc.aio.AioRpcError``."""
+    """Store a large content; its digest. It is durable on return.
+
+    Raises ``grpc.aio.AioRpcError``, and ``ConnectionError`` when the channel is closed meanwhile.
+    """
     chunks = (
         tasks_pb2.BlobChunk(data=data[start : start + _CHUNK_BYTES]) for start in range(0, len(data), _CHUNK_BYTES)
     )
-    ref = await tasks_pb2_grpc.BlobsStub(channel).Put(chunks)
+    with calling():
+        ref = await tasks_pb2_grpc.BlobsStub(channel).Put(chunks)
     return ref.digest
 
 
 async def get_blob(channel: grpc.aio.Channel, digest: str) -> bytes:
-    """The content of a digest. Raises ``grpc.aio.AioRpcError``."""
+    """The content of a digest. Raises as ``put_blob``."""
     data = bytearray()
-    async for chunk in tasks_pb2_grpc.BlobsStub(channel).Get(tasks_pb2.BlobRef(digest=digest)):
-        data += chunk.data
+    with calling():
+        async for chunk in tasks_pb2_grpc.BlobsStub(channel).Get(tasks_pb2.BlobRef(digest=digest)):
+            data += chunk.data
     return bytes(data)

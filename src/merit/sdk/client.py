@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 from uuid import uuid4
 
@@ -24,7 +24,7 @@ from merit.model.limits import (
     SECOND_NS,
 )
 from merit.model.tasks import Priority, Refusal, TaskSpec
-from merit.sdk.channel import DEFAULT_SERVER, Backoff, get_blob, open_channel, put_blob
+from merit.sdk.channel import DEFAULT_SERVER, Backoff, calling, get_blob, open_channel, put_blob
 from merit.sdk.conversation import Conversation
 from merit.sdk.handles import Completions, TaskHandle, TaskRequest
 from merit.sdk.results import MeritError, Refused, Result, Unreachable
@@ -256,10 +256,8 @@ class AsyncClient:
             raise ValueError(f"parameters: {len(data):,} bytes; {PAYLOAD_BYTES_MAX:,} at most: split the task")
         if self._channel is None:
             raise Unreachable(f"the control plane at {self.server} is away; try again")
-        try:
+        with _asking(self.server):
             blob = await put_blob(self._channel, data)
-        except grpc.aio.AioRpcError as error:
-            raise _translated(error, self.server) from error
         return self._specs_of.make(capability, b"", priority, run_timeout_s, attempts_max, after, description, blob)
 
     # Asking
@@ -280,22 +278,18 @@ class AsyncClient:
 
     async def cancel(self, ids: Sequence[str], reason: str = "") -> list[Refusal]:
         """Call tasks off; durable on return. What could not be, with the reason (one that is final already, say)."""
-        try:
+        with _asking(self.server):
             answer = await self._tasks().CancelTasks(tasks_pb2.CancelTasksRequest(ids=ids, reason=reason))
-        except grpc.aio.AioRpcError as error:
-            raise _translated(error, self.server) from error
         return [decode_refusal(refusal) for refusal in answer.refusals]
 
     async def task(self, task_id: str) -> dict[str, Any]:
         """Everything about one task, as JSON has it. Raises ``Refused`` when there is none."""
-        try:
+        with _asking(self.server):
             message = await self._tasks().GetTask(tasks_pb2.GetTaskRequest(id=task_id))
             view = task_view(message)
             for field, blob in (("parameters", message.parameters_blob), ("result", message.result_blob)):
                 if blob and self._channel is not None:
                     view[field] = {"blob": blob}
-        except grpc.aio.AioRpcError as error:
-            raise _translated(error, self.server) from error
         return view
 
     async def tasks(self, *, state: str = "", capability: str = "", limit: int = 100, cursor: str = "") -> Page:
@@ -307,26 +301,20 @@ class AsyncClient:
             limit=limit,
             cursor=cursor,
         )
-        try:
+        with _asking(self.server):
             answer = await self._tasks().ListTasks(request)
-        except grpc.aio.AioRpcError as error:
-            raise _translated(error, self.server) from error
         return Page([task_view(message) for message in answer.tasks], answer.next_cursor)
 
     async def workers(self) -> list[dict[str, Any]]:
         """The workers that the control plane knows."""
-        try:
+        with _asking(self.server):
             answer = await self._tasks().ListWorkers(tasks_pb2.ListWorkersRequest())
-        except grpc.aio.AioRpcError as error:
-            raise _translated(error, self.server) from error
         return [worker_view(message) for message in answer.workers]
 
     async def status(self) -> dict[str, Any]:
         """The control plane in a few numbers."""
-        try:
+        with _asking(self.server):
             return status_view(await self._tasks().GetStatus(tasks_pb2.GetStatusRequest()))
-        except grpc.aio.AioRpcError as error:
-            raise _translated(error, self.server) from error
 
     def _tasks(self) -> tasks_pb2_grpc.TasksAsyncStub:
         if self._channel is None:
@@ -343,10 +331,8 @@ class AsyncClient:
         """A content from the blob store."""
         if self._channel is None:
             raise Unreachable(f"the control plane at {self.server} is away; try again")
-        try:
+        with _asking(self.server):
             return await get_blob(self._channel, blob)
-        except grpc.aio.AioRpcError as error:
-            raise _translated(error, self.server) from error
 
     # The stream
 
@@ -426,6 +412,18 @@ class AsyncClient:
         if conversation is not None:
             while (frame := self._end.frame()) is not None:
                 conversation.send(encode_client_frame(frame))
+
+
+@contextlib.contextmanager
+def _asking(server: str) -> Iterator[None]:
+    """Around a call: what goes wrong is raised as ``Refused`` or ``Unreachable``."""
+    try:
+        with calling():
+            yield
+    except grpc.aio.AioRpcError as error:
+        raise _translated(error, server) from error
+    except ConnectionError as error:
+        raise Unreachable(f"the control plane at {server} went away: {error}; try again") from error
 
 
 def _translated(error: grpc.aio.AioRpcError, server: str) -> MeritError:

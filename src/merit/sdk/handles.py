@@ -46,7 +46,7 @@ class Source(Protocol):
 class TaskHandle:
     """A submitted task. Await ``result`` for its value, or ``wait`` for how it ended."""
 
-    __slots__ = ("_accepted", "_done", "_settled", "_sink", "_source", "id", "refusal", "tag")
+    __slots__ = ("_accepted", "_done", "_failure", "_settled", "_sink", "_source", "id", "refusal", "tag")
 
     def __init__(self, source: Source, task_id: str, sink: Completions | None = None, tag: Any = None) -> None:
         self.id = task_id
@@ -57,8 +57,10 @@ class TaskHandle:
         self._source = source
         self._settled: Settled | None = None
         self._sink = sink
-        self._accepted: asyncio.Future[None] | None = None
-        self._done: asyncio.Future[None] | None = None
+        self._failure: MeritError | None = None
+        # A future for each who waits, so that giving up one wait is nobody else's business.
+        self._accepted: list[asyncio.Future[None]] | None = None
+        self._done: list[asyncio.Future[None]] | None = None
 
     @property
     def done(self) -> bool:
@@ -74,8 +76,8 @@ class TaskHandle:
         """
         if self._source.unaccepted(self):
             if self._accepted is None:
-                self._accepted = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._accepted)
+                self._accepted = []
+            await _one_more(self._accepted)
         if self.refusal is not None:
             raise Refused(self.refusal)
 
@@ -88,9 +90,12 @@ class TaskHandle:
             MeritError: the client was closed.
         """
         if not self.done:
+            if self._failure is not None:
+                raise self._failure
             if self._done is None:
-                self._done = asyncio.get_running_loop().create_future()
-            await asyncio.wait_for(asyncio.shield(self._done), timeout_s)
+                self._done = []
+            done = _one_more(self._done)
+            await (done if timeout_s is None else asyncio.wait_for(done, timeout_s))
         if self.refusal is not None:
             raise Refused(self.refusal)
         settled = self._settled
@@ -115,8 +120,9 @@ class TaskHandle:
 
     def accept(self) -> None:
         """The task is durable."""
-        if self._accepted is not None and not self._accepted.done():
-            self._accepted.set_result(None)
+        if self._accepted is not None:
+            _wake(self._accepted)
+            self._accepted = None
 
     def refuse(self, refusal: Refusal) -> None:
         """The task was not taken."""
@@ -132,17 +138,34 @@ class TaskHandle:
 
     def fail(self, error: MeritError) -> None:
         """Nothing more will be heard of the task."""
-        for future in (self._accepted, self._done):
-            if future is not None and not future.done():
+        self._failure = error
+        for future in (*(self._accepted or ()), *(self._done or ())):
+            if not future.done():
                 future.set_exception(error)
+                future.exception()  # whoever waits gets it; that nobody does is nothing to be warned of
         if self._sink is not None:
             self._sink.fail(error)
 
     def _finish(self) -> None:
-        if self._done is not None and not self._done.done():
-            self._done.set_result(None)
+        if self._done is not None:
+            _wake(self._done)
+            self._done = None
         if self._sink is not None:
             self._sink.put(self)
+
+
+def _one_more(waiting: list[asyncio.Future[None]]) -> asyncio.Future[None]:
+    if waiting:  # those whose patience was over are not kept
+        waiting[:] = [other for other in waiting if not other.done()]
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    waiting.append(future)
+    return future
+
+
+def _wake(waiting: list[asyncio.Future[None]]) -> None:
+    for future in waiting:
+        if not future.done():
+            future.set_result(None)
 
 
 class Completions:

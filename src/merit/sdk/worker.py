@@ -215,7 +215,7 @@ class WorkerProcess:
             if self._end.held:
                 self._look()
             welcome = self._end.welcome
-            beat_due = welcome is not None and time.monotonic() - self._last_sent_s > welcome.beat_ns / 1e9 / 2
+            beat_due = welcome is not None and time.monotonic() - self._last_sent_s > welcome.beat_ns / 1e9
             if beat_due and self._conversation is not None:
                 frame = self._end.frame(beat=True)
                 if frame is not None:

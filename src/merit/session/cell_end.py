@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from merit.model.frames import Assignment, AttemptRef, CellFrame, Hello, Welcome, WorkerFrame
 from merit.session.link import Link, Outbox, ProtocolViolation
 
@@ -13,6 +15,7 @@ class CellEnd:
     """
 
     __slots__ = (
+        "_assigned",
         "_assignments",
         "_cancels",
         "_drain",
@@ -30,7 +33,9 @@ class CellEnd:
         """Nothing more is taken in or sent but, at most, the reason."""
         self._link = Link()
         self._assignments: Outbox[Assignment] = Outbox()
-        self._cancels: list[AttemptRef] = []
+        self._assigned = 0
+        self._cancels: deque[tuple[int, AttemptRef]] = deque()
+        """Each with the number of assignments that were given before it, which it must not overtake."""
         self._welcome: Welcome | None = None
         self._drain = False
         self._refused = ""
@@ -67,11 +72,12 @@ class CellEnd:
 
     def assign(self, assignment: Assignment) -> None:
         """One more attempt for this worker."""
+        self._assigned += 1
         self._assignments.push(assignment, len(assignment.parameters) + 96)
 
     def cancel(self, attempt: AttemptRef) -> None:
         """This attempt is over; what comes of it does not matter any more."""
-        self._cancels.append(attempt)
+        self._cancels.append((self._assigned, attempt))
 
     def drain(self) -> None:
         """The worker is to finish what it holds, and leave."""
@@ -91,9 +97,12 @@ class CellEnd:
             return None
         link = self._link
         if link.open and (self._assignments or self._cancels or self._welcome is not None or self._drain):
-            frame = CellFrame(0, 0, self._welcome, self._assignments.take(), self._cancels, self._drain)
+            frame = CellFrame(0, 0, self._welcome, self._assignments.take(), [], self._drain)
+            gone = self._assigned - len(self._assignments)
+            while self._cancels and self._cancels[0][0] <= gone:
+                frame.cancels.append(self._cancels.popleft()[1])
             frame.sequence, frame.ack = link.stamp(content=True)
-            self._cancels, self._welcome, self._drain = [], None, False
+            self._welcome, self._drain = None, False
             return frame
         if link.ack_due:
             _, ack = link.stamp(content=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 
 from msgspec import Struct
 
@@ -43,7 +44,9 @@ class ClientEnd:
         self._link = Link()
         self._submits: Outbox[Submit] = Outbox()
         self._watch: dict[str, None] = {}
-        self._cancels: dict[str, None] = {}
+        self._submitted = 0
+        self._cancels: dict[str, int] = {}
+        """And how many submits have to be on their way before, so that none is overtaken."""
         self._sent: deque[_Sent] = deque()
         self._waiting: dict[str, None] = {}
         """Accepted and not final, as far as is known here."""
@@ -61,14 +64,15 @@ class ClientEnd:
         self._hello = ClientHello(self.client)
         sent, self._sent = self._sent, deque()
         waiting, self._submits = self._submits, Outbox()
+        self._submitted = 0
         for frame in sent:
             for submit in frame.submits:
                 self.submit(submit)
-            for task_id in frame.cancels:
-                self._cancels[task_id] = None
         while waiting:
             for submit in waiting.take():
                 self.submit(submit)
+        unsaid = [task_id for frame in sent for task_id in frame.cancels]
+        self._cancels = dict.fromkeys([*unsaid, *self._cancels], self._submitted)
         self._watch = dict(self._waiting)
 
     def disconnected(self) -> None:
@@ -77,6 +81,7 @@ class ClientEnd:
 
     def submit(self, tasks: Submit) -> None:
         """Several tasks in one submit are taken all or not at all."""
+        self._submitted += 1
         self._submits.push(tasks, sum(len(task.parameters) + 128 for task in tasks))
 
     def watch(self, task_id: str) -> None:
@@ -86,7 +91,7 @@ class ClientEnd:
 
     def cancel(self, task_id: str) -> None:
         """Ask for a task to be called off."""
-        self._cancels[task_id] = None
+        self._cancels[task_id] = self._submitted
 
     def take(self, frame: ServerFrame) -> News:
         """What the control plane says.
@@ -120,7 +125,7 @@ class ClientEnd:
         link = self._link
         if link.open and (self._hello is not None or self._submits or self._watch or self._cancels):
             return self._content()
-        if link.ack_due:
+        if link.ack_urgent:
             _, ack = link.stamp(content=False)
             return ClientFrame(ack=ack)
         return None
@@ -128,8 +133,9 @@ class ClientEnd:
     def _content(self) -> ClientFrame:
         submits = self._submits.take()
         watch = _first(self._watch, FRAME_ITEMS_MAX)
-        # Not before everything that was submitted is out: one of it may be what is to be called off.
-        cancels = [] if self._submits else _first(self._cancels, FRAME_ITEMS_MAX)
+        # Not before everything that was submitted until then is out: one of it may be what is to be called off.
+        sent = self._submitted - len(self._submits)
+        cancels = _first(self._cancels, sum(1 for position in self._cancels.values() if position <= sent))
         # Single tasks are taken before groups. One that was submitted after a group may need a task of it, and so goes
         # as a group of its own.
         first_group = next((place for place, submit in enumerate(submits) if len(submit) > 1), len(submits))
@@ -142,9 +148,9 @@ class ClientEnd:
         return frame
 
 
-def _first(ids: dict[str, None], count: int) -> list[str]:
-    """Take the first of ``ids`` out."""
-    taken = list(ids)[:count] if len(ids) > count else list(ids)
+def _first(ids: dict[str, int] | dict[str, None], count: int) -> list[str]:
+    """Take the first of ``ids`` out, at most as many as a frame holds."""
+    taken = list(islice(ids, min(count, FRAME_ITEMS_MAX)))
     for task_id in taken:
         del ids[task_id]
     return taken

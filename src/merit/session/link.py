@@ -89,6 +89,12 @@ class Link:
         return self._dealt > self._ack_sent
 
     @property
+    def ack_urgent(self) -> bool:
+        """Whether the other side can send nothing more before it hears how far this one is. Until then an
+        acknowledgement that nobody waits for goes with the next frame that has something to say."""
+        return self._dealt - self._ack_sent >= UNACKED_FRAMES_MAX
+
+    @property
     def idle(self) -> bool:
         """Whether everything that was sent is acknowledged."""
         return self._sent == self._acked

@@ -60,6 +60,7 @@ class WorkerEnd:
         self._granted_told = 0
         self._hello: Hello | None = None
         self._drain_told = False
+        self._drain_sequence = 0
         self._bye_sequence = 0
         self._connected = False
 
@@ -97,7 +98,7 @@ class WorkerEnd:
         held += self._returned
         self._taken = self._granted = self._granted_told = 0
         self._drain_told = False
-        self._bye_sequence = 0
+        self._drain_sequence = self._bye_sequence = 0
         self._hello = Hello(
             self.worker,
             self.boot,
@@ -175,16 +176,22 @@ class WorkerEnd:
         self.draining = True
 
     def frame(self, *, beat: bool = False) -> WorkerFrame | None:
-        """The next frame to send now, or None. ``beat``: send one even if there is nothing to say."""
+        """The next frame to send now, or None.
+
+        Args:
+            beat: send one even if there is nothing to say; one without a sequence, which nobody has to answer.
+        """
         link = self._link
         if not self._connected:
             return None
-        if link.open:
+        # After the goodbye nothing more is said.
+        if link.open and not self._bye_sequence:
             self._grant()
-            bye = self.draining and not self._held and not self._bye_sequence
+            # Until the control plane has taken in that this worker drains, assignments may be on their way to it.
+            drained = 0 < self._drain_sequence <= link.acked
+            bye = drained and not self._held
             if (
-                beat
-                or bye
+                bye
                 or self._hello is not None
                 or self._unsent
                 or self._started
@@ -194,7 +201,7 @@ class WorkerEnd:
                 or (self.draining and not self._drain_told)
             ):
                 return self._content(bye=bye)
-        if link.ack_due:
+        if beat or link.ack_urgent:
             _, ack = link.stamp(content=False)
             return WorkerFrame(ack=ack)
         return None
@@ -222,6 +229,8 @@ class WorkerEnd:
             self._sent.append((frame.sequence, reports))
         if bye:
             self._bye_sequence = frame.sequence
+        if self.draining and not self._drain_told:
+            self._drain_sequence = frame.sequence
         self._hello, self._started, self._returned, self._progress = None, [], [], {}
         self._granted_told = self._granted
         self._drain_told = self.draining

@@ -23,7 +23,7 @@ from merit.model.frames import (
     Welcome,
     WorkerFrame,
 )
-from merit.model.limits import ATTEMPTS_DEFAULT, RUN_TIMEOUT_NS_DEFAULT
+from merit.model.limits import ATTEMPTS_DEFAULT, FRAME_ITEMS_RECEIVED_MAX, RUN_TIMEOUT_NS_DEFAULT
 from merit.model.tasks import Failure, Priority, Progress, Refusal, TaskSpec, TaskState
 from merit.model.workers import Offer
 from merit.wire.v1 import tasks_pb2 as tasks
@@ -33,6 +33,14 @@ _COMPLETED = ReportStatus.COMPLETED
 _STATUS: Mapping[int, ReportStatus] = {int(status): status for status in ReportStatus}
 _STATE: Mapping[int, TaskState] = {int(state): state for state in TaskState}
 _PRIORITY: Mapping[int, Priority] = {0: Priority.MEDIUM, **{int(priority): priority for priority in Priority}}
+
+
+def _check_items(*counts: int) -> None:
+    """Before anything is made of them: a message of 16 MiB holds millions of empty ones."""
+    if sum(counts) > FRAME_ITEMS_RECEIVED_MAX:
+        raise ValueError(
+            f"items: {sum(counts):,} in one frame; {FRAME_ITEMS_RECEIVED_MAX:,} at most: send several frames"
+        )
 
 
 # The worker's stream
@@ -75,8 +83,15 @@ def decode_worker_frame(message: worker.WorkerFrame) -> WorkerFrame:
     """What the control plane gets from a worker.
 
     Raises:
-        ValueError: a field has a value that it cannot have.
+        ValueError: a field has a value that it cannot have, or the frame has too many items.
     """
+    _check_items(
+        len(message.reports),
+        len(message.started),
+        len(message.returned),
+        len(message.progress),
+        len(message.hello.held) + len(message.hello.capabilities) + len(message.hello.tags),
+    )
     return WorkerFrame(
         message.sequence,
         message.ack,
@@ -263,8 +278,13 @@ def decode_client_frame(message: tasks.ClientFrame) -> ClientFrame:
     """What the control plane gets from a client.
 
     Raises:
-        ValueError: a field has a value that it cannot have.
+        ValueError: a field has a value that it cannot have, or the frame has too many items.
     """
+    groups = message.groups
+    counts = (len(message.tasks), len(groups), len(message.watch), len(message.cancels))
+    _check_items(*counts)
+    if groups:
+        _check_items(*counts, *(len(group.tasks) for group in groups))
     return ClientFrame(
         message.sequence,
         message.ack,

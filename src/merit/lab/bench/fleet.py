@@ -88,6 +88,32 @@ class Fleet:
             arguments = ("-m", "merit", "worker", CAPABILITIES, "--server", self.server, "--name", name, *options)
             self.workers.append(self.launch(name, *arguments))
 
+    async def drain_workers(self) -> None:
+        """Have all workers leave, and wait until they are gone. Raises ``FleetFailed``."""
+        leaving, self.workers = self.workers, []
+        self._forget(leaving)
+        for process in leaving:
+            process.terminate()
+        if not await until(lambda: not any(map(_alive, leaving)), _START_S):
+            raise FleetFailed("the workers do not end when they are asked to")
+
+    def start_again(self) -> None:
+        """kill -9 the control plane, and start another one on its state."""
+        self.cell.kill()
+        self.cell.wait(_STOP_S)
+        self._forget([self.cell])
+        self.__enter__()
+
+    def lose_worker(self) -> None:
+        """kill -9 the worker that came last."""
+        process = self.workers.pop()
+        self._forget([process])
+        process.kill()
+        process.wait(_STOP_S)
+
+    def _forget(self, processes: list[psutil.Process]) -> None:
+        self._running = [(other, path) for other, path in self._running if other not in processes]
+
     async def connect(self) -> AsyncClient:
         """A client that is connected; to be closed by the caller.
 
@@ -110,7 +136,7 @@ class Fleet:
     def check(self, late: bool = False) -> None:
         """See that everybody is alive. Raises ``FleetFailed``, also when it is too ``late``."""
         for process, path in self._running:
-            if late or not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+            if late or not _alive(process):
                 what = "is not ready" if late else "has ended"
                 raise FleetFailed(f"{path.stem} {what}: {path.read_text(errors='replace')[-_LOG_TAIL:]}")
 
@@ -154,6 +180,10 @@ async def until(condition: Callable[[], bool], wait_s: float) -> bool:
             return False
         await asyncio.sleep(_LOOK_S)
     return True
+
+
+def _alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
 def _free_port() -> int:

@@ -1,0 +1,1 @@
+"""The `merit` command: one file per noun, loaded when it is asked for."""

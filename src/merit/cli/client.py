@@ -1,0 +1,59 @@
+"""Runs what a command wants of a control plane, and translates what can go wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from merit.cli import output
+from merit.cli.output import CliError
+from merit.sdk.client import AsyncClient
+from merit.sdk.results import MeritError, Refused, Unreachable
+
+Answer = TypeVar("Answer")
+
+
+def ask(
+    server: str,
+    work: Callable[[AsyncClient], Awaitable[Answer]],
+    connect_timeout_s: float,
+    timeout_s: float | None = None,
+) -> Answer:
+    """Connect, do the work, and disconnect.
+
+    Args:
+        server: ``HOST:PORT`` of the control plane.
+        work: what to do with the client.
+        connect_timeout_s: how long to try to connect.
+        timeout_s: how long the work may take.
+
+    Raises:
+        CliError: whatever was refused, could not be reached, or took too long.
+        KeyboardInterrupt: Ctrl-C.
+    """
+
+    async def run() -> Answer:
+        async with AsyncClient(server, connect_timeout_s=connect_timeout_s) as client:
+            async with asyncio.timeout(timeout_s):
+                return await work(client)
+
+    try:
+        return asyncio.run(run())
+    except Refused as error:
+        raise refusal_of(error) from error
+    except Unreachable as error:
+        raise CliError("unreachable", str(error), output.UNREACHABLE) from error
+    except MeritError as error:
+        raise CliError("failed", str(error), output.FAILED) from error
+    except ValueError as error:
+        raise CliError("invalid", str(error), output.REFUSED) from error
+    except TimeoutError as error:
+        raise CliError("timeout", f"not done within {timeout_s:g} s", output.TIMED_OUT) from error
+
+
+def refusal_of(error: Refused) -> CliError:
+    """What was refused, as the command says it."""
+    refusal = error.refusal
+    details = {"id": refusal.task, "field": refusal.field} if refusal.task else {"field": refusal.field}
+    return CliError(refusal.code, str(error), output.REFUSED, **details)

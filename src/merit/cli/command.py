@@ -1,0 +1,121 @@
+"""What all commands share: how their help ends, and the options that several of them have."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from merit.cli import output
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+DEFAULT_SERVER: Final = "127.0.0.1:50051"
+DEFAULT_STATE: Final = Path(".merit")
+
+_CODES: Final = {
+    0: "it went well",
+    output.FAILED: "a task failed or was canceled; damage was found; a server could not go on",
+    output.REFUSED: "wrong usage, or input that was refused",
+    output.UNREACHABLE: "no control plane answered",
+    output.TIMED_OUT: "the wait was over before the task was; the task goes on",
+    output.INTERRUPTED: "interrupted",
+}
+
+
+class MeritCommand(click.Command):
+    """A command whose help ends with an example to be pasted and the exit codes that it can have.
+
+    Args:
+        example: lines of shell.
+        codes: exit codes beside 0, 2 and 130, which every command has.
+    """
+
+    def __init__(self, *args: Any, example: str, codes: Sequence[int] = (), **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._example = example
+        self._codes = sorted({0, output.REFUSED, output.INTERRUPTED, *codes})
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Example"):
+            for line in self._example.strip().splitlines():
+                formatter.write(f"{'':>{formatter.current_indent}}{line.strip()}\n")
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(code), _CODES[code]) for code in self._codes])
+
+
+class Seconds(click.ParamType):  # type: ignore[type-arg]  # older versions of click cannot be subscripted
+    """A finite number of seconds above 0."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            seconds = float(value)
+        except ValueError:
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        if not 0 < seconds < math.inf:
+            self.fail(f"{value} is not above 0 and finite", param, ctx)
+        return seconds
+
+
+class Address(click.ParamType):  # type: ignore[type-arg]  # as above
+    """``HOST:PORT``."""
+
+    name = "HOST:PORT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        host, _, port = str(value).rpartition(":")
+        if not host or not (port.isascii() and port.isdecimal()) or int(port) > 65_535:
+            self.fail(f"{value!r} is no HOST:PORT, such as {DEFAULT_SERVER}", param, ctx)
+        return str(value)
+
+
+def json_option(function: Function) -> Function:
+    """``--json``."""
+    option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, nothing else there.")
+    return option(function)
+
+
+def server_option(function: Function) -> Function:
+    """``--server``, with MERIT_SERVER as its default."""
+    option = click.option(
+        "--server",
+        type=Address(),
+        default=DEFAULT_SERVER,
+        show_default=True,
+        envvar="MERIT_SERVER",
+        show_envvar=True,
+        help="The control plane.",
+    )
+    return option(function)
+
+
+def connect_option(function: Function) -> Function:
+    """``--connect-timeout``."""
+    option = click.option(
+        "--connect-timeout",
+        "connect_timeout_s",
+        type=Seconds(),
+        default=10.0,
+        show_default=True,
+        help="How long to try to reach the control plane.",
+    )
+    return option(function)
+
+
+def state_option(function: Function) -> Function:
+    """``--state``, with MERIT_STATE as its default."""
+    option = click.option(
+        "--state",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=DEFAULT_STATE,
+        show_default=True,
+        envvar="MERIT_STATE",
+        show_envvar=True,
+        help="The directory in which the control plane keeps its state.",
+    )
+    return option(function)

@@ -1,0 +1,197 @@
+"""`merit journal`: is it whole, and what is in it. Both read only, beside a running control plane if there is one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from merit.app.state_directory import StateDirectory
+from merit.cli import output
+from merit.cli.command import MeritCommand, json_option, state_option
+from merit.cli.output import CliError, note, write_json, write_lines
+from merit.core.codec import UnreadableEvent, decode_event
+from merit.core.story import plain
+from merit.model.events import WorkerJoined
+from merit.model.record import JournalCorrupt, JournalError, Record
+from merit.model.workers import Offer
+from merit.storage.sqlite_reader import SqliteReader, open_reader
+from merit.storage.verify import Verification, verify_journal
+
+
+@click.group()
+def journal() -> None:
+    """Verify the journal, or show what is in it."""
+
+
+@journal.command("verify", cls=MeritCommand, example="merit journal verify --state .merit", codes=(output.FAILED,))
+@state_option
+@json_option
+def verify(state: Path, as_json: bool) -> None:
+    """Read the whole journal and prove that nothing in it was altered, torn, lost or reordered."""
+    with _reading(state) as reader:
+        found = verify_journal(reader, reader.cell, _progress())
+    if as_json:
+        write_json(
+            {
+                "ok": found.ok,
+                **msgspec.structs.asdict(found),
+                "last_hash": found.last_hash.hex(),
+                "problems": [msgspec.structs.asdict(problem) for problem in found.problems],
+            }
+        )
+    else:
+        write_lines(_verdict(found))
+    if not found.ok:
+        note(f"merit: the journal in {state} is damaged")
+        raise click.exceptions.Exit(output.FAILED)
+
+
+@journal.command(
+    "show",
+    cls=MeritCommand,
+    example="""
+    merit journal show --state .merit --first 1 --last 20
+    merit journal show --task ID --payloads
+    """,
+    codes=(output.FAILED,),
+)
+@state_option
+@click.option("--task", metavar="ID", help="Only events of this task.")
+@click.option("--worker", metavar="NAME", help="Only events of this worker.")
+@click.option("--first", type=click.IntRange(1, 2**62), default=1, show_default=True, help="Sequence to begin with.")
+@click.option("--last", type=click.IntRange(1, 2**62), help="Sequence to end with.")
+@click.option("--payloads", is_flag=True, help="Show parameters, results and trails instead of their digests.")
+@json_option
+def show(
+    state: Path, task: str | None, worker: str | None, first: int, last: int | None, payloads: bool, as_json: bool
+) -> None:
+    """Show events: sequence, time, name and fields. They are verified as they are read."""
+    with _reading(state) as reader:
+        events = (
+            event
+            for event in _events(reader, first, last, payloads)
+            if (task is None or event["fields"].get("task") == task)
+            and (worker is None or event["fields"].get("worker") == worker)
+        )
+        if as_json:
+            _write_array(events)
+        else:
+            write_lines(_line(event) for event in events)
+
+
+def _events(reader: SqliteReader, first: int, last: int | None, with_payloads: bool) -> Iterator[dict[str, Any]]:
+    for record in reader.read(first, last):
+        payloads = {sha256(one).hexdigest(): one for one in record.payloads} if with_payloads else {}
+        yield from _events_of(record, first, last, payloads)
+
+
+def _events_of(record: Record, first: int, last: int | None, payloads: dict[str, bytes]) -> Iterator[dict[str, Any]]:
+    time = datetime.fromtimestamp(record.time_ns / 1e9, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    for sequence, data in enumerate(record.events, record.first):
+        if sequence < first or (last is not None and sequence > last):
+            continue
+        event = decode_event(data)
+        fields = plain(msgspec.structs.asdict(event))
+        if isinstance(event, WorkerJoined):
+            fields["offers"] = [_offer_view(offer) for offer in event.offers]
+        for name, value in fields.items():
+            if isinstance(value, str) and value in payloads:
+                fields[name] = msgspec.Raw(payloads[value])
+        yield {
+            "sequence": sequence,
+            "time": time,
+            "epoch": record.epoch,
+            "event": type(event).__name__,
+            "fields": fields,
+        }
+
+
+def _offer_view(offer: Offer) -> dict[str, Any]:
+    """An offer with its schemas as what they are: JSON."""
+    schemas = {"input_schema": offer.input_schema, "output_schema": offer.output_schema}
+    return {**msgspec.structs.asdict(offer), **{name: msgspec.Raw(data or b"null") for name, data in schemas.items()}}
+
+
+def _line(event: dict[str, Any]) -> str:
+    fields = " ".join(
+        f"{name}={_short(value)}" for name, value in event["fields"].items() if value not in ("", None, [], 0, False)
+    )
+    return f"{event['sequence']:>9}  {event['time']}  {event['event']:<18}  {fields}"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, msgspec.Raw):
+        return bytes(value).decode("utf-8", "replace")
+    if isinstance(value, str):
+        is_digest = len(value) == 64 and set(value) <= set("0123456789abcdef")
+        return f"{value[:12]}…" if is_digest else value if value.isprintable() and " " not in value else repr(value)
+    if isinstance(value, dict):  # of a failure or an offer what tells it from others; --json has the rest
+        return repr(" ".join(str(value[name]) for name in ("kind", "name", "version", "message") if name in value))
+    if isinstance(value, list):
+        return ",".join(_short(item) for item in value)
+    return str(value)
+
+
+def _write_array(events: Iterator[dict[str, Any]]) -> None:
+    """One document, written as it comes: a journal may be larger than memory."""
+    between = ""
+    sys.stdout.write('{"events":[')
+    try:
+        for event in events:
+            sys.stdout.write(between + msgspec.json.encode(event).decode())
+            between = ","
+    except (JournalError, UnreadableEvent) as error:
+        sys.stdout.write("]," + msgspec.json.encode(_error(error).view()).decode()[1:] + "\n")
+        note(f"merit: {error}")
+        raise click.exceptions.Exit(output.FAILED) from error
+    sys.stdout.write("]}\n")
+    sys.stdout.flush()
+
+
+def _verdict(found: Verification) -> Iterator[str]:
+    for problem in found.problems:
+        yield f"sequence {problem.sequence}: {problem.reason}"
+    if found.problem_count > len(found.problems):
+        yield f"and {found.problem_count - len(found.problems):,} more"
+    what = f"{found.records:,} records, {found.events:,} events ({found.first:,} to {found.last:,})"
+    verdict = "whole" if found.ok else f"DAMAGED, {found.problem_count:,} problems"
+    yield f"{found.cell}: {verdict}: {what}, {found.payloads:,} payloads, {found.epochs:,} epochs"
+    yield f"last hash {found.last_hash.hex()}"
+
+
+@contextmanager
+def _reading(state: Path) -> Iterator[SqliteReader]:
+    """The journal of a state directory; what goes wrong is the command's error."""
+    try:
+        with open_reader(StateDirectory(state).journal) as reader:
+            yield reader
+    except (JournalError, UnreadableEvent) as error:
+        raise _error(error) from error
+
+
+def _error(error: JournalError | UnreadableEvent) -> CliError:
+    if isinstance(error, JournalCorrupt):
+        return CliError("journal_damaged", str(error), output.FAILED, sequence=error.sequence)
+    if isinstance(error, UnreadableEvent):
+        return CliError("journal_unreadable", str(error), output.FAILED)
+    return CliError("journal_unavailable", str(error), output.REFUSED)
+
+
+def _progress() -> Any:
+    """Numbers on stderr that count up, if somebody sees them."""
+    if not sys.stderr.isatty():
+        return None
+
+    def show(records: int, events: int) -> None:
+        sys.stderr.write(f"\r{records:,} records, {events:,} events\x1b[K")
+        sys.stderr.flush()
+
+    return show

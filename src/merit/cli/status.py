@@ -1,0 +1,42 @@
+"""`merit status`: the control plane and its workers in a few numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from merit.cli import output
+from merit.cli.client import ask
+from merit.cli.command import MeritCommand, connect_option, json_option, server_option
+from merit.cli.output import table, write_json, write_lines
+from merit.sdk.client import AsyncClient
+
+
+@click.command(cls=MeritCommand, example="merit status --server 127.0.0.1:50051", codes=(output.UNREACHABLE,))
+@server_option
+@connect_option
+@json_option
+def status(server: str, connect_timeout_s: float, as_json: bool) -> None:
+    """Show the control plane and its workers.
+
+    With --json the numbers of the control plane, and the workers under "fleet".
+    """
+
+    async def work(client: AsyncClient) -> dict[str, Any]:
+        return {**await client.status(), "fleet": await client.workers()}
+
+    answer = ask(server, work, connect_timeout_s)
+    if as_json:
+        write_json(answer)
+        return
+    fleet = answer.pop("fleet")
+    width = max(len(name) for name in answer)
+    write_lines(
+        f"{name.replace('_', ' '):{width}}  {value:,}" if isinstance(value, int) else f"{name:{width}}  {value}"
+        for name, value in answer.items()
+    )
+    columns = ("id", "state", "attempts", "concurrency", "joined", "capabilities")
+    rows = [[*(row[name] for name in columns[:-1]), ", ".join(row["capabilities"])] for row in fleet]
+    if rows:
+        write_lines(["", *table(("worker", *columns[1:]), rows)])

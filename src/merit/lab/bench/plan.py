@@ -1,0 +1,42 @@
+"""What a benchmark is told, and what it hands back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from msgspec import Struct
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """Sizes of all benchmarks; the defaults are those that the bars are for, and keep each below 50 s."""
+
+    state: Path | None = None
+    """Directory on whose disk the state lies while it is measured; the system's temporary one by default."""
+    workers: int = 2
+    concurrency: int | None = None
+    """Of each worker; its own default if None."""
+    tasks: tuple[int, ...] = (10_000, 100_000)
+    """throughput: tasks of each run."""
+    rates_per_s: tuple[int, ...] = (10_000, 15_000)
+    """openloop: submits offered."""
+    offer_s: float = 15.0
+    """openloop: for how long each rate is offered."""
+    stall_s: float = 5.0
+    """openloop: for how long the control plane stands still."""
+    stall_rate_per_s: int = 5_000
+    rounds: int = 1_500
+    """latency: tasks, one at a time."""
+    naps: int = 200
+    """recovery: tasks of ``nap_s``."""
+    nap_s: float = 0.05
+    restart_events: int = 1_000_000
+    """recovery: events after the snapshot that a start has to fold."""
+    waiting: int = 1_000_000
+    """scale: tasks that wait."""
+    waiting_few: int = 1_000
+    scale_tasks: int = 30_000
+    """scale: tasks whose cost is measured, each time."""
+    busy_workers: int = 10
+    idle_workers: int = 5_000
+    soak_s: float = 0.0
+    """scale: how long to look at memory under load instead of all else."""

@@ -1,0 +1,153 @@
+"""A start with a snapshot and a million events after it; how fast events are folded, and what a snapshot costs."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from merit.allocation.least_loaded import LeastLoaded
+from merit.app.restore import restore
+from merit.app.snapshot import take_snapshot
+from merit.app.state_directory import CELL, StateDirectory
+from merit.core.codec import encode_event
+from merit.core.machine import Machine
+from merit.lab.bench.figures import Figure
+from merit.lab.bench.fleet import Fleet, cpu_s
+from merit.lab.bench.plan import Plan
+from merit.model.commands import Allocate, AttachWorker, Command, StartLeadership, SubmitTasks, TakeFrame
+from merit.model.effects import Effect, SendAssignment
+from merit.model.frames import Hello, Report, ReportStatus
+from merit.model.ids import make_id
+from merit.model.limits import Limits
+from merit.model.record import record_hash, seal
+from merit.model.tasks import TaskSpec
+from merit.model.workers import Offer
+from merit.storage.file_snapshots import FileSnapshots
+from merit.storage.memory_snapshots import MemorySnapshots
+from merit.storage.sqlite_journal import SqliteJournal
+from merit.storage.sqlite_reader import open_reader
+
+RESTART_S_MAX: Final = 5.0
+_TENANT: Final = "default"
+_WORKER: Final = "bench-0"
+_BATCH: Final = 1_000
+_BEFORE_EVENTS: Final = 30_000
+
+
+async def restart_figures(plan: Plan) -> list[Figure]:
+    """The journal is made by the machine itself, without streams, since that takes a third of the time."""
+    with Fleet(plan.state) as fleet:
+        await (await fleet.connect()).aclose()
+        fleet.cell.kill()
+        fleet.cell.wait()
+        directory = StateDirectory(fleet.state)
+        _write_journal(directory, plan.restart_events)
+        began_s = time.perf_counter()
+        fleet.start_again()
+        await (await fleet.connect()).aclose()
+        restart_s = time.perf_counter() - began_s
+        fold_s = _fold_s(directory)
+        snapshot_cpu_s = await _snapshot_cpu_s(fleet.state)
+    return [
+        Figure("restart_1m_events_s", restart_s * 1_000_000 / plan.restart_events, "s", ceiling=RESTART_S_MAX),
+        Figure("fold_events_per_s", plan.restart_events / fold_s, "1/s"),
+        Figure("snapshot_cpu_s_1m_events", snapshot_cpu_s * 1_000_000 / plan.restart_events, "s"),
+    ]
+
+
+def _write_journal(directory: StateDirectory, events: int) -> None:
+    """A snapshot after a while, then this many events of no-op tasks: submitted, assigned, completed."""
+    journal = SqliteJournal(directory.journal, CELL)
+    writer = _Writer(journal)
+    try:
+        writer.work(_BEFORE_EVENTS)
+        take_snapshot(directory)
+        writer.work(events)
+    finally:
+        journal.close()
+
+
+class _Writer:
+    """Drives a machine as the kernel does, and journals what comes of it."""
+
+    def __init__(self, journal: SqliteJournal) -> None:
+        self._journal = journal
+        tail = journal.lead("bench", time.time_ns())
+        state, _ = restore(journal, MemorySnapshots())
+        self._machine = Machine(state, LeastLoaded(), Limits())
+        self._epoch = tail.epoch
+        self._previous = tail.last_hash
+        self._next = tail.next
+        self._events: list[bytes] = []
+        self._number = 0
+        hello = Hello(_WORKER, "boot", 1, (Offer("bench.noop"),), 1)
+        self._handle(StartLeadership(_TENANT, "bench", tail.epoch, "bench"))
+        self._handle(AttachWorker(_TENANT, _WORKER, hello, 0))
+        self._append()
+
+    def work(self, events: int) -> None:
+        """Batches of tasks from submit to result until so many events have come of it."""
+        until = self._next + events
+        while self._next < until:
+            first, self._number = self._number, self._number + _BATCH
+            now_ns = time.time_ns()
+            specs = [
+                TaskSpec(make_id(now_ns, number.to_bytes(10, "big")), "bench.noop", b'{"x":%d}' % number)
+                for number in range(first, self._number)
+            ]
+            self._handle(SubmitTasks(_TENANT, "bench", specs, False))
+            self._take([], self._number)
+            effects = self._handle(Allocate(_TENANT, "bench", _BATCH))
+            self._append()
+            assignments = [effect.assignment for effect in effects if type(effect) is SendAssignment]
+            self._take(
+                [
+                    Report(item.task, item.number, ReportStatus.COMPLETED, b"%d" % number, wall_ns=5_000)
+                    for number, item in enumerate(assignments)
+                ],
+                self._number,
+            )
+            self._append()
+
+    def _take(self, reports: list[Report], credits_granted: int) -> None:
+        self._handle(TakeFrame(_TENANT, _WORKER, _WORKER, "boot", 1, reports, [], [], [], credits_granted, False))
+
+    def _handle(self, command: Command) -> list[Effect]:
+        decision = self._machine.handle(command, time.time_ns())
+        self._events += map(encode_event, decision.events)
+        return decision.effects
+
+    def _append(self) -> None:
+        payloads = list(self._machine.take_payloads().values())
+        record = seal(
+            CELL, self._next, self._epoch, "bench", time.time_ns(), self._previous, self._events, payloads
+        )
+        self._journal.append(record)
+        self._previous, self._next, self._events = record_hash(record), record.last + 1, []
+        if self._journal.checkpoint_due:
+            self._journal.checkpoint()
+
+
+def _fold_s(directory: StateDirectory) -> float:
+    with open_reader(directory.journal, CELL) as reader:
+        began_s = time.perf_counter()
+        restore(reader, FileSnapshots(directory.snapshots))
+        return time.perf_counter() - began_s
+
+
+async def _snapshot_cpu_s(state: Path) -> float:
+    """Of the process that the control plane starts now and then."""
+    process = psutil.Popen([sys.executable, "-m", "merit.app.snapshot", str(state)])
+    spent_s = 0.0
+    while process.poll() is None:
+        try:
+            spent_s = cpu_s([process])
+        except psutil.Error:
+            break
+        await asyncio.sleep(0.01)
+    return spent_s

@@ -1,0 +1,191 @@
+"""Every command against a real control plane and a real worker."""
+
+import json
+import socket
+
+import pytest
+
+from tests.merit_command import Fleet, merit, until
+
+
+def test_submit_waits_and_gives_the_result(busy: Fleet):
+    ran = merit("submit", "hello", "input=hello", "--server", busy.server, "--wait", "--json", cwd=busy.folder)
+    assert ran.code == 0
+    assert {**ran.json, "id": ""} == {
+        "id": "",
+        "state": "COMPLETED",
+        "result": "hello hello",
+        "error": None,
+        "attempts": 1,
+        "worker": "w1",
+    }
+    assert busy.merit("submit", "hello", "input=you", "--wait").out == "hello you\n"
+
+
+def test_submit_values_are_strings_or_json(busy: Fleet):
+    assert busy.merit("submit", "add", "a:=1", "b:=2", "--wait").out == "3\n"
+    ran = busy.merit("submit", "add", "--params", "-", "b:=5", "--wait", "--json", given='{"a": 40, "b": 0}')
+    assert ran.json["result"] == 45
+    ran = busy.merit("submit", "add", "a=1", "b:=2", "--json")
+    assert ran.code == 2
+    assert ran.json["error"]["field"] == "parameters.a"
+    assert "a:=1" in ran.err
+
+
+def test_submit_says_why_a_task_failed(busy: Fleet):
+    ran = busy.merit("submit", "boom", "--wait", "--json", "--attempts", "1")
+    assert ran.code == 1
+    assert (ran.json["state"], ran.json["result"]) == ("DEAD", None)
+    assert "no such luck" in ran.json["error"]["message"]
+    ran = busy.merit("submit", "boom", "--wait", "--attempts", "1")
+    assert (ran.code, ran.out) == (1, "")
+    assert "no such luck" in ran.err
+
+
+def test_submit_gives_up_waiting_but_not_the_task(busy: Fleet):
+    ran = busy.merit("submit", "nobody_has_this", "--wait", "--timeout", "0.2", "--json")
+    assert ran.code == 4
+    assert ran.json["error"]["kind"] == "timeout"
+    shown = busy.merit("task", "show", ran.json["error"]["id"], "--json").json
+    assert shown["state"] == "PENDING"
+    assert "nobody_has_this" in shown["why"]
+
+
+def test_tasks_are_listed_shown_and_canceled(busy: Fleet):
+    ids = [busy.merit("submit", "nobody_has_that", f"n={n}").out.strip() for n in range(3)]
+    page = busy.merit("task", "list", "--capability", "nobody_has_that", "--limit", "2", "--json").json
+    rest = busy.merit("task", "list", "--capability", "nobody_has_that", "--cursor", page["next_cursor"], "--json").json
+    assert [view["id"] for view in page["tasks"] + rest["tasks"]] == ids[::-1]
+    ran = busy.merit("task", "cancel", *ids, "--reason", "not needed", "--json")
+    assert (ran.code, ran.json) == (0, {"canceled": ids, "refused": []})
+    ran = busy.merit("task", "cancel", ids[0], "--json")
+    assert (ran.code, ran.json["canceled"]) == (2, [])
+    listed = busy.merit("task", "list", "--state", "canceled")
+    assert all(one in listed.out for one in ids)
+    assert 'parameters  {"n":"0"}' in busy.merit("task", "show", ids[0]).out
+
+
+def test_map_keeps_the_order_and_names_the_lines(busy: Fleet):
+    lines = "".join(f'{{"a": {n}, "b": 1}}\n' for n in range(300)) + "\n"
+    ran = busy.merit("map", "add", "-", given=lines)
+    rows = [json.loads(line) for line in ran.out.splitlines()]
+    assert ran.code == 0
+    assert [(row["line"], row["result"]) for row in rows] == [(n + 1, n + 1) for n in range(300)]
+    (busy.folder / "in.jsonl").write_text(lines + '{"a": "x", "b": 1}\n')
+    ran = busy.merit("map", "add", "in.jsonl", "--as-completed", "--json")
+    assert ran.code == 1
+    assert (ran.json["completed"], ran.json["failed"]) == (300, 1)
+    assert [row["line"] for row in ran.json["results"] if row["state"] == "REFUSED"] == [302]
+
+
+def test_map_reads_all_lines_before_it_submits_one(busy: Fleet):
+    before = busy.merit("status", "--json").json["sequence"]
+    ran = busy.merit("map", "add", "-", "--json", given='{"a": 1, "b": 2}\n[1]\n')
+    assert ran.code == 2
+    assert "line 2" in ran.json["error"]["message"]
+    assert busy.merit("status", "--json").json["sequence"] == before
+
+
+def test_status_shows_the_fleet(busy: Fleet):
+    ran = busy.merit("status", "--json")
+    assert [(row["id"], row["state"]) for row in ran.json["fleet"]] == [("w1", "ACTIVE")]
+    assert ran.json["epoch"] == 1
+    assert "w1" in busy.merit("status").out
+
+
+def test_journal_is_shown_beside_the_running_control_plane(busy: Fleet):
+    task = busy.merit("submit", "hello", "input=journal", "--wait", "--json").json["id"]
+    events = busy.merit("journal", "show", "--task", task, "--payloads", "--json").json["events"]
+    assert [event["event"] for event in events][::2] == ["TaskSubmitted", "TaskCompleted"]
+    assert events[0]["fields"]["parameters"] == {"input": "journal"}
+    assert events[-1]["fields"]["result"] == "hello journal"
+    first, last = events[0]["sequence"], events[-1]["sequence"]
+    ran = busy.merit("journal", "show", "--first", str(first), "--last", str(last))
+    assert len(ran.out.splitlines()) == last - first + 1
+    assert "hello journal" not in ran.out
+    verified = busy.merit("journal", "verify", "--json")
+    assert verified.json["ok"]
+    assert verified.json["last"] >= last
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["nope"], 2),
+        (["submit"], 2),
+        (["submit", "hello", "input"], 2),
+        (["submit", "hello", "input:={"], 2),
+        (["submit", "hello", "--params", "[]"], 2),
+        (["submit", "hello", "--params", "@missing.json"], 2),
+        (["submit", "hello", "input=x", "--attempts", "0"], 2),
+        (["submit", "hello", "input=x", "--run-timeout", "nan"], 2),
+        (["submit", "hello", "input=x", "--after", "yesterday"], 2),
+        (["task", "show", "yesterday"], 2),
+        (["task", "show", "01a1f89f-2e57-73c8-9583-18c7251fb890"], 2),
+        (["task", "list", "--cursor", "x"], 2),
+        (["journal", "show", "--state", "nowhere"], 2),
+        (["journal", "verify", "--state", "nowhere"], 2),
+        (["map", "hello", "missing.jsonl"], 2),
+        (["worker"], 2),
+        (["worker", "no_such_module"], 2),
+        (["worker", "json"], 2),
+        (["worker", "missing.py"], 2),
+        (["worker", "broken.py"], 2),
+        (["worker", "--command", "missing.toml"], 2),
+        (["status", "--server", "nowhere"], 2),
+    ],
+)
+def test_wrong_input_is_one_line_and_a_document(busy: Fleet, words: list[str], code: int):
+    (busy.folder / "broken.py").write_text("import json\nthis is wrong\n")
+    ran = busy.merit(*words, "--json")
+    assert ran.code == code
+    assert len(ran.err.splitlines()) - ran.err.count(" INFO ") == 1
+    assert ran.err.splitlines()[-1].startswith("merit: ")
+    assert ran.json["error"]["message"]
+
+
+def test_unreachable_is_told_from_failed(busy: Fleet):
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        server = f"127.0.0.1:{nobody.getsockname()[1]}"
+        ran = busy.merit("submit", "hello", "input=x", "--server", server, "--connect-timeout", "0.3", "--json")
+    assert ran.code == 3
+    assert ran.json["error"]["kind"] == "unreachable"
+
+
+def test_worker_runs_a_file_and_commands(busy: Fleet):
+    (busy.folder / "package").mkdir()
+    (busy.folder / "package" / "__init__.py").touch()
+    (busy.folder / "package" / "inner.py").write_text("WORD = 'inner'\n")
+    (busy.folder / "package" / "offer.py").write_text(
+        "from merit import capability\nfrom .inner import WORD\n\n"
+        "@capability(cpu=True)\ndef word(n: int) -> str:\n    return WORD * n\n"
+    )
+    (busy.folder / "commands.toml").write_text(
+        '[[command]]\nname = "echo"\nargv = ["echo", "--", "{text}"]\noutput = "text"\n'
+        '[command.parameters]\ntext = { type = "string" }\n'
+    )
+    from tests.merit_command import Running
+
+    words = [
+        "worker",
+        "package/offer.py",
+        "--command",
+        "commands.toml",
+        "--server",
+        busy.server,
+        "--name",
+        "w2",
+        "--json",
+    ]
+    worker = Running(["-m", "merit", *words], busy.folder, "w2")
+    try:
+        worker.says("attached", "err")
+        assert json.loads(worker.out)["capabilities"] == ["word", "echo"]
+        assert busy.merit("submit", "word", "n:=2", "--wait").out == "innerinner\n"
+        ran = busy.merit("submit", "echo", "text=a b; c", "--wait", "--json")
+        assert ran.json["result"]["stdout"].strip().endswith("a b; c")
+        assert worker.stop() == 0
+    finally:
+        worker.kill()
+    until(lambda: len(busy.merit("status", "--json").json["fleet"]) == 1, "the worker has left")

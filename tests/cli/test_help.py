@@ -1,0 +1,72 @@
+"""Help: quick, and the same for every command."""
+
+import importlib
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import click
+import pytest
+
+from merit.cli.command import MeritCommand
+from merit.cli.main import COMMANDS, main, merit
+from tests.merit_command import environment
+
+
+def commands() -> Iterator[tuple[str, click.Command]]:
+    for name in COMMANDS:
+        found = getattr(importlib.import_module(f"merit.cli.{name}"), name)
+        if isinstance(found, click.Group):
+            yield from ((f"{name} {inner}", command) for inner, command in found.commands.items())
+        else:
+            yield name, found
+
+
+def test_help_loads_no_command():
+    program = (
+        "import sys\n"
+        "from merit.cli.main import main\n"
+        "try:\n    main(['--help'])\n"
+        "except SystemExit as ended:\n    assert ended.code == 0\n"
+        "heavy = {'grpc', 'rich', 'apsw', 'asyncio', 'merit.sdk', 'merit.app'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert all(f"  {name}" in ran.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize(("name", "command"), [pytest.param(*found, id=found[0]) for found in commands()])
+def test_each_command_has_an_example_and_json(name: str, command: click.Command, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        main([*name.split(), "--help"])
+    said = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert f"merit {name}" in said
+    assert "--json" in said
+    if isinstance(command, MeritCommand):
+        assert "Example:" in said
+        assert "Exit codes:" in said
+
+
+def test_an_unknown_command_is_wrong_usage(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        main(["fly", "--json"])
+    said = capsys.readouterr()
+    assert ended.value.code == 2
+    assert '"kind":"usage"' in said.out
+    assert said.err == "merit: No such command 'fly'; see merit --help\n"
+
+
+def test_json_behind_two_dashes_is_no_option(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        main(["fly", "--", "--json"])
+    assert capsys.readouterr().out == ""
+
+
+def test_every_command_can_be_got():
+    context = click.Context(merit)
+    assert merit.list_commands(context) == list(COMMANDS)
+    assert merit.get_command(context, "up") is not None

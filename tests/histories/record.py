@@ -1,0 +1,211 @@
+"""Records the histories that are not there yet; what is there is history and stays as it is.
+
+python -m tests.histories.record            record new ones
+python -m tests.histories.record --digests  after FOLD_VERSION went up: give the old ones their new digests
+"""
+
+import json
+import sys
+from base64 import b64encode
+
+from merit.core.codec import FOLD_VERSION, encode_event, state_digest
+from merit.model.commands import Allocate, FollowUp
+from merit.model.limits import MILLISECOND_NS, SECOND_NS, Limits
+from merit.model.record import Tail, after, encode_record, seal
+from merit.model.tasks import Priority
+from merit.testing.builders import (
+    PRINCIPAL,
+    START_NS,
+    TENANT,
+    a_machine,
+    a_spec,
+    attach,
+    cancel,
+    completed,
+    detach,
+    failed,
+    ref,
+    say,
+    submit,
+    tick,
+)
+from tests.histories.replay import HERE, outcome, records_of, replay
+
+
+class Recorder:
+    """A machine each of whose steps is a record."""
+
+    def __init__(self, limits=None):
+        self.limits = limits or Limits()
+        self.now_ns = START_NS
+        self.tail = Tail()
+        self.records = []
+        self.epoch = 0
+        self.machine = a_machine(limits=self.limits)
+        self.keep(self.machine.events)
+
+    def keep(self, events):
+        if events:
+            payloads = list(self.machine.take_payloads().values())
+            record = seal(
+                "cell",
+                self.tail.next,
+                self.machine.state.epoch,
+                self.machine.state.holder,
+                self.now_ns,
+                self.tail.last_hash,
+                [encode_event(event) for event in events],
+                payloads,
+            )
+            self.tail = after(record)
+            self.records.append(record)
+
+    def tell(self, word, *arguments, **named):
+        """One of the builders' words, said now."""
+        self.keep(word(self.machine, *arguments, now_ns=self.now_ns, **named).events)
+
+    def bind(self, follow_up_max=100):
+        """The end of a batch. Its two commands are two records here."""
+        for command in (FollowUp(TENANT, PRINCIPAL, follow_up_max), Allocate(TENANT, PRINCIPAL, 100)):
+            self.keep(self.machine.handle(command, self.now_ns).events)
+
+    def wait(self, duration_ns):
+        self.now_ns += duration_ns
+        self.keep(tick(self.machine, self.now_ns).events)
+        self.bind()
+
+    def lead_anew(self):
+        self.machine = a_machine(
+            self.machine.state, self.limits, now_ns=self.now_ns, epoch=self.machine.state.epoch + 1
+        )
+        self.keep(self.machine.events)
+
+
+def plain():
+    """Two workers, ten tasks, all completed."""
+    run = Recorder()
+    for worker in ("w1", "w2"):
+        run.tell(attach, worker, granted=5)
+    run.tell(submit, *(a_spec(number, parameters=b'{"n":%d}' % number) for number in range(10)))
+    run.bind()
+    for worker in ("w1", "w2"):
+        run.now_ns += 30 * MILLISECOND_NS
+        held = list(run.machine.state.workers[worker].attempts)
+        reports = [completed(int(task[-12:], 16), wall_ns=7_000_000, cpu_ns=5_000_000) for task in held]
+        run.tell(say, worker, reports=reports)
+    return run
+
+
+def retries():
+    """Failures of every kind, back-off, hand-backs, four attempts and dead, and one that makes it in the end."""
+    run = Recorder()
+    run.tell(attach, granted=1_000, concurrency=100)
+    run.tell(submit, a_spec(1), a_spec(2), a_spec(3, attempts_max=2), a_spec(4, run_timeout_ns=SECOND_NS))
+    run.bind()
+    run.tell(say, started=[ref(4)], returned=[ref(3)])
+    run.bind()
+    for attempt in range(1, 5):
+        again = [failed(1, attempt, trail=b'[{"log":"no"}]')]
+        again.append(completed(2, attempt) if attempt == 3 else failed(2, attempt))
+        run.tell(say, reports=[*again, failed(3, attempt)])
+        run.wait(2 * SECOND_NS)
+    for _ in range(8):
+        run.wait(3 * SECOND_NS)
+        run.tell(say)
+    return run
+
+
+def cancels():
+    """Waiting, pending, assigned and running ones are called off; reports come too late."""
+    run = Recorder()
+    run.tell(attach, granted=2)
+    run.tell(submit, a_spec(1), a_spec(2), a_spec(3), a_spec(4, after=[3]), a_spec(5, "other"))
+    run.bind()
+    run.tell(say, started=[ref(1)])
+    run.now_ns += SECOND_NS
+    run.tell(cancel, 1, 2, 3, 5)
+    run.bind()
+    run.tell(say, reports=[completed(1), failed(2)], granted=5)
+    run.tell(submit, a_spec(6))
+    run.bind()
+    return run
+
+
+def dependencies():
+    """A diamond that completes, a chain that dies, and a leader that finds the dying half done."""
+    run = Recorder()
+    run.tell(attach, granted=100)
+    run.tell(submit, a_spec(1), a_spec(2, after=[1]), a_spec(3, after=[1]), a_spec(4, after=[2, 3]), atomic=True)
+    run.bind()
+    for numbers in ((1,), (2, 3), (4,)):
+        run.tell(say, reports=[completed(number) for number in numbers])
+        run.bind()
+    run.tell(submit, a_spec(10, "other"), *(a_spec(11 + number, after=[10 + number]) for number in range(20)))
+    run.tell(cancel, 10)
+    run.bind(follow_up_max=7)
+    run.lead_anew()
+    run.bind()
+    return run
+
+
+def restarts():
+    """Three leaders; one worker resumes, one is lost, one comes with a new boot, one drains and leaves."""
+    run = Recorder(Limits(finals_max=3))
+    for worker in ("w1", "w2", "w3", "w4"):
+        run.tell(attach, worker, granted=3)
+    run.tell(submit, *(a_spec(number) for number in range(12)))
+    run.bind()
+    for epoch in (2, 3):
+        run.now_ns += SECOND_NS
+        run.lead_anew()
+        workers = run.machine.state.workers
+        run.tell(attach, "w1", granted=3, session=epoch, held=[ref(int(t[-12:], 16)) for t in workers["w1"].attempts])
+        run.tell(attach, "w3", boot=f"boot-{epoch}", granted=3)
+        if epoch == 2:
+            run.tell(attach, "w4", granted=3, session=2)
+            run.tell(say, "w4", draining=True)
+            run.tell(detach, "w4", bye=True)
+        run.wait(11 * SECOND_NS)
+    for _ in range(3):
+        held = run.machine.state.workers["w1"].attempts.items()
+        run.tell(say, "w1", reports=[completed(int(t[-12:], 16), n) for t, n in held], granted=100)
+        run.wait(SECOND_NS)
+    return run
+
+
+def priorities():
+    """Every priority over two capabilities, bound one at a time."""
+    run = Recorder()
+    run.tell(attach, capabilities=("echo", "other"), granted=0)
+    ranks = list(Priority) * 5
+    run.tell(submit, *(a_spec(n, ("echo", "other")[n % 3 == 0], priority=rank) for n, rank in enumerate(ranks)))
+    for turn in range(1, 21):
+        run.now_ns += MILLISECOND_NS
+        run.tell(say, granted=turn)
+        run.bind()
+        (held,) = run.machine.state.workers["w1"].attempts.items()
+        report = failed if turn % 7 == 0 else completed
+        run.tell(say, reports=[report(int(held[0][-12:], 16), held[1])], granted=turn)
+    return run
+
+
+def main():
+    for scenario in (plain, retries, cancels, dependencies, restarts, priorities):
+        path = HERE / f"{scenario.__name__}.json"
+        if path.exists():
+            history = json.loads(path.read_text())
+            if "--digests" not in sys.argv:
+                continue
+        else:
+            history = {"about": scenario.__doc__}
+            history["records"] = [
+                [b64encode(part).decode() for part in encode_record(record)] for record in scenario().records
+            ]
+        state = replay(records_of(history))
+        history |= {"fold_version": FOLD_VERSION, "digest": state_digest(state), "outcome": outcome(state)}
+        path.write_text(json.dumps(history, indent=1) + "\n")
+        sys.stdout.write(f"{path.name}: {len(history['records'])} records, {history['digest'][:16]}\n")
+
+
+if __name__ == "__main__":
+    main()

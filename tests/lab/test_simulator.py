@@ -1,0 +1,180 @@
+"""The simulator: the product passes, planted bugs do not, and what it says can be relied on."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from functools import cache
+
+import pytest
+from click.testing import CliRunner
+
+from merit.cli.lab import lab
+from merit.lab.planted import PLANTS
+from merit.lab.simulator import Campaign, SeedFailure, campaign, simulate
+
+SEEDS = 300
+SEEDS_PLANTED_MAX = 60
+
+FAULTS = {
+    "append fenced",
+    "append refused",
+    "append unknown, lost",
+    "append unknown, stored",
+    "attempt called off",
+    "attempt handed back",
+    "attempt hangs",
+    "cancel",
+    "client crash",
+    "client gone for good",
+    "clock jumps",
+    "clock stands still",
+    "connection broken",
+    "crash after append, before committed",
+    "crash after committed, before frames",
+    "crash after step, before append",
+    "crash between frames",
+    "dependency",
+    "frame lost",
+    "frame overtaken",
+    "frame repeated",
+    "group",
+    "half-open stream",
+    "leadership lost",
+    "lookup",
+    "partition",
+    "protocol violation seen by cell",
+    "protocol violation seen by peer",
+    "refused: exhausted",
+    "refused: not_found",
+    "restart",
+    "single",
+    "start from snapshot",
+    "stream refused",
+    "submitted again after a refusal",
+    "task of somebody else watched",
+    "worker crash",
+    "worker drains",
+    "worker leaves",
+    "worker lies",
+    "worker offers something else",
+    "worker resumes",
+    "worker resumes with attempts",
+    "worker starts under another name",
+    "worker with the name of another",
+}
+
+
+@cache
+def worlds() -> Campaign:
+    total = Campaign()
+    assert len(list(campaign(range(SEEDS), total))) == SEEDS
+    return total
+
+
+def found(plant: str, check: str) -> SeedFailure:
+    seen: Counter[str | None] = Counter()
+    for result in campaign(range(SEEDS_PLANTED_MAX), Campaign(), PLANTS[plant], failures_max=SEEDS_PLANTED_MAX):
+        if result.failure is not None and result.failure.check == check:
+            return result.failure
+        seen[result.failure.check if result.failure else None] += 1
+    pytest.fail(f"{plant} was not found by {check!r} in {SEEDS_PLANTED_MAX} worlds; what was seen: {seen}")
+
+
+def test_the_product_keeps_its_promises():
+    assert worlds().failures == []
+    assert worlds().seeds == SEEDS
+
+
+def test_every_kind_of_trouble_is_met():
+    assert FAULTS - worlds().coverage.keys() == set()
+
+
+@pytest.mark.parametrize(
+    ("plant", "check"),
+    [
+        ("acknowledge-before-durable", "durable first"),
+        ("forget-attempt-check", "stale report"),
+        ("drop-report-ack", "acknowledgements"),
+        ("reuse-journal-sequence", "journal sequence"),
+        ("reuse-link-sequence", "link sequence"),
+        ("forget-effects", "liveness"),
+        ("double-credit", "credits"),
+    ],
+)
+def test_a_planted_bug_is_found_by_the_right_check(plant, check):
+    assert found(plant, check).events
+
+
+def test_every_plant_is_tested():
+    [mark] = [mark for mark in test_a_planted_bug_is_found_by_the_right_check.pytestmark if mark.name == "parametrize"]
+    assert {plant for plant, _ in mark.args[1]} == set(PLANTS)
+
+
+@pytest.mark.parametrize("plant", [None, "forget-attempt-check"])
+def test_the_same_seed_gives_the_same_world(plant):
+    for seed in range(5):
+        first = simulate(seed, PLANTS[plant] if plant else None)
+        second = simulate(seed, PLANTS[plant] if plant else None)
+        assert first == second
+
+
+def test_a_world_does_not_depend_on_how_strings_are_hashed():
+    code = "from merit.lab.simulator import simulate; print([simulate(seed).digest for seed in range(20)])"
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for hash_seed in ("0", "1")
+    }
+    assert len(digests) == 1
+
+
+def test_different_seeds_give_different_worlds():
+    assert Counter(simulate(seed).digest for seed in range(10)).most_common(1)[0][1] == 1
+
+
+def test_a_plant_is_gone_afterwards():
+    for plant in PLANTS.values():
+        simulate(0, plant)
+    assert simulate(0).failure is None
+
+
+def test_the_failure_tells_the_story_of_what_it_is_about():
+    failure = found("forget-attempt-check", "stale report")
+    assert any("TaskSubmitted" in line and failure.about in line for line in failure.story)
+    assert 0 < len(failure.events) <= 30
+
+
+def test_a_world_that_does_not_come_to_rest_is_a_finding():
+    failure = simulate(0, steps_max=50).failure
+    assert failure is not None
+    assert failure.check == "liveness"
+
+
+def test_command_line_as_json():
+    outcome = CliRunner().invoke(lab, ["simulate", "--seeds", "3", "--json"])
+    assert outcome.exit_code == 0
+    said = json.loads(outcome.stdout)
+    assert said["seeds"] == 3
+    assert said["failures"] == []
+    assert said["coverage"]
+    assert said["seconds"] > 0
+
+
+def test_command_line_with_a_plant_fails_and_says_how_to_see_it_again():
+    outcome = CliRunner().invoke(lab, ["simulate", "--seeds", "3", "--plant", "reuse-link-sequence"])
+    assert outcome.exit_code == 1
+    assert "again: merit lab simulate --seed 0 --plant reuse-link-sequence" in outcome.stdout
+
+
+def test_command_line_reproduces_one_seed():
+    arguments = ["simulate", "--seed", "0", "--plant", "drop-report-ack", "--json"]
+    first, second = (json.loads(CliRunner().invoke(lab, arguments).stdout) for _ in range(2))
+    assert first["seeds"] == 1
+    assert first["failures"] == second["failures"] != []
