@@ -154,3 +154,23 @@ def test_a_diamond_dies_once():
     events = follow_up(machine, 100)
     assert [event.task for event in events] == [an_id(1), an_id(2), an_id(3)]
     check(machine, machine.state)
+
+
+def test_a_forgotten_task_that_comes_again_is_not_the_one_that_was_needed():
+    machine = a_machine(limits=Limits(finals_max=1))
+    attach(machine, granted=10)
+    submit(machine, a_spec(1), a_spec(2, "other"), a_spec(3, "other", after=[1, 2]))
+    allocate(machine)
+    say(machine, reports=[completed(1)])
+    submit(machine, a_spec(4))
+    allocate(machine)
+    say(machine, reports=[completed(4)])
+    assert an_id(1) not in machine.state.tasks
+    submit(machine, a_spec(1))
+    allocate(machine)
+    check(machine, machine.state)
+    machine = a_machine(decode_state(encode_state(machine.state)), epoch=2)
+    check(machine, machine.state)
+    assert follow_up(machine, 10) == []
+    assert list(machine.state.dependents) == [an_id(2)]
+    assert machine.state.tasks[an_id(3)].blocked_by == 1

@@ -88,7 +88,7 @@ async def test_files_that_may_not_grow(site):
     plane = await site.plane(entry=NARROW)
 
     def widen():
-        plane._entry = MODULE
+        plane.entry = MODULE
 
     await story(site, plane, widen)
 

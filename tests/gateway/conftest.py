@@ -27,7 +27,7 @@ async def plane(tmp_path_factory):
         assert not noise, program.failure("an exception that nobody expected")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def neighbours(plane):
     """A pair that works through the whole of it; asks in the end whether everything was done."""
     async with running(WorkerProgram(WELL_BEHAVED, plane.address, "well-behaved")) as worker:

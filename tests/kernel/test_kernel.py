@@ -8,8 +8,9 @@ from merit.core.codec import decode_event, fold
 from merit.core.invariants import check
 from merit.core.state import State
 from merit.core.submitting import submit_tasks
-from merit.kernel.kernel import Kernel, Lookup
+from merit.kernel.kernel import Kernel
 from merit.kernel.quarantine import Quarantine, Stopped
+from merit.kernel.waiting import Lookup
 from merit.model.commands import CancelTasks, SubmitTasks, Tick
 from merit.model.events import TaskCanceled
 from merit.model.frames import ClientFrame, ClientHello, Hello, ServerFrame, Settled, WorkerFrame
@@ -378,7 +379,7 @@ def test_a_group_with_one_bad_task_is_refused_as_a_whole():
         (an_id(3), "batch"),
     }
     assert client.accepted == []
-    assert cell.kernel.watchers == {}
+    assert not cell.kernel.watchers.tasks()
 
 
 def test_a_task_of_a_refused_group_that_is_known_and_final_is_told():
@@ -394,7 +395,7 @@ def test_a_task_of_a_refused_group_that_is_known_and_final_is_told():
     cell.settle()
     assert again.accepted == [an_id(1)]
     assert [outcome.task for outcome in again.outcomes] == [an_id(1)]
-    assert cell.kernel.watchers == {}
+    assert not cell.kernel.watchers.tasks()
 
 
 def test_final_tasks_are_told_and_forgotten_ones_looked_up():
@@ -416,7 +417,7 @@ def test_final_tasks_are_told_and_forgotten_ones_looked_up():
     assert len(late.outcomes) == 1
     (lookup,) = [lookup for lookup in cell.lookups if lookup.end is late.end]
     assert lookup.tasks == [an_id(forgotten[0]), an_id(9)]
-    cell.kernel.found(lookup.end, [Settled(an_id(forgotten[0]), TaskState.COMPLETED)], [an_id(9)])
+    cell.kernel.found(lookup, [Settled(an_id(forgotten[0]), TaskState.COMPLETED)])
     cell.settle()
     assert len(late.outcomes) == 2
     assert late.refusals == [Refusal(an_id(9), "not_found", "watch", "no such task in this cell's journal")]
@@ -434,7 +435,7 @@ def test_everybody_who_watches_is_told_once():
     worker.finish()
     cell.settle()
     assert [len(client.outcomes) for client in clients] == [1, 0, 1, 1]
-    assert cell.kernel.watchers == {}
+    assert not cell.kernel.watchers.tasks()
 
 
 @pytest.mark.parametrize("where", ["submit", "report", "allocate"])

@@ -1,6 +1,6 @@
 """What watchers are told of a task that has ended."""
 
-from merit.kernel.kernel import settled
+from merit.model.frames import settled
 from merit.testing.builders import a_machine, a_spec, allocate, an_id, attach, completed, ref, say, submit
 
 

@@ -172,10 +172,9 @@ def _restore(kept: _Snapshot) -> State:
         if not task.state.final:
             state.live_bytes += len(task.parameters)
             if task.state is TaskState.WAITING and task.blocked_by:
-                for needed in task.after:
-                    other = tasks.get(needed)
-                    if other is not None and not other.state.final:
-                        state.dependents.setdefault(needed, {})[task.id] = task
+                for other in state.needed(task):
+                    if not other.state.final:
+                        state.dependents.setdefault(other.id, {})[task.id] = task
     return state
 
 

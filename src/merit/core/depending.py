@@ -67,11 +67,10 @@ def unfinished(state: State, task: Task) -> str | None:
         return None
     if not task.blocked_by:
         return _FREE
-    tasks = state.tasks
-    needed = [tasks.get(other) for other in task.after]
-    if sum(1 for other in needed if other is not None and not other.state.final) == task.blocked_by:
+    needed = state.needed(task)
+    if sum(1 for other in needed if not other.state.final) == task.blocked_by:
         return None
     for other in needed:
-        if other is not None and other.state in (TaskState.DEAD, TaskState.CANCELED):
+        if other.state in (TaskState.DEAD, TaskState.CANCELED):
             return f"task {other.id}, which it needs, is {other.state.name}"
     return "a task that it needs did not complete"

@@ -41,6 +41,8 @@ class Desk:
         self.strategy = strategy
         self.limits = limits
         self.now_ns = 0
+        self.quiet_until_ns = 0
+        """Soft: until then nothing times out, since this process was asleep."""
         self.timers = Timers()
         self.seats: dict[str, Seat] = {}
         self.progress: dict[str, Progress] = {}

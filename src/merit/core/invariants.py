@@ -134,7 +134,7 @@ def _check_dependents(state: State) -> None:
     for task in state.tasks.values():
         if task.state is not TaskState.WAITING or not task.blocked_by:
             continue
-        live = [needed for needed in task.after if needed in state.tasks and not state.tasks[needed].state.final]
+        live = [other.id for other in state.needed(task) if not other.state.final]
         _that(len(live) <= task.blocked_by, task, f"is blocked by {task.blocked_by}, while {len(live)} are alive")
         for needed in live:
             expected[needed].add(task.id)

@@ -21,6 +21,7 @@ from merit.core.submitting import cancel_tasks, submit_tasks
 from merit.model.commands import (
     Allocate,
     AttachWorker,
+    Awake,
     CancelTasks,
     Command,
     DetachWorker,
@@ -67,12 +68,14 @@ class Machine(Desk):
 
     def next_due_ns(self) -> int | None:
         """When the next ``Tick`` is needed, or None."""
-        return self.timers.next_due_ns()
+        due_ns = self.timers.next_due_ns()
+        return due_ns if due_ns is None else max(due_ns, self.quiet_until_ns)
 
 
 def _start_leadership(desk: Desk, command: StartLeadership) -> None:
     limits, state = desk.limits, desk.state
-    grace_until_ns = desk.now_ns + limits.grace_ns
+    # Where no worker was, none can come back: nobody who joins and dies now has to be waited for that long.
+    grace_until_ns = desk.now_ns + (limits.grace_ns if state.workers else 0)
     desk.emit(
         LeadershipStarted(command.epoch, command.holder, grace_until_ns, limits.finals_max, limits.finals_bytes_max)
     )
@@ -87,7 +90,13 @@ def _start_leadership(desk: Desk, command: StartLeadership) -> None:
             desk.affected.append((task, doom))
 
 
+def _awake(desk: Desk, _command: Awake) -> None:
+    desk.quiet_until_ns = desk.now_ns + desk.limits.awake_ns
+
+
 def _tick(desk: Desk, command: Tick) -> None:
+    if desk.now_ns < desk.quiet_until_ns:
+        return
     while len(desk.events) < command.events_max and (key := desk.timers.pop_due(desk.now_ns)) is not None:
         desk.cursor = key
         if key.startswith(WORKER_KEY):
@@ -103,6 +112,7 @@ _HANDLERS: Mapping[type[Command], Callable[[Desk, Any], None]] = {
     AttachWorker: attach_worker,
     TakeFrame: take_frame,
     DetachWorker: detach_worker,
+    Awake: _awake,
     Tick: _tick,
     FollowUp: follow_up,
     Allocate: allocate,

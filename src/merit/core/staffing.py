@@ -13,7 +13,7 @@ from merit.model.events import (
     WorkerLeft,
 )
 from merit.model.frames import AttemptRef
-from merit.model.limits import SECOND_NS
+from merit.model.limits import CAPABILITIES_MAX, SECOND_NS
 from merit.model.tasks import AttemptState, Failure
 from merit.model.workers import Worker, WorkerState
 
@@ -28,6 +28,11 @@ def attach_worker(desk: Desk, command: AttachWorker) -> None:
     seat = desk.seats.get(hello.worker)
     if worker is None and len(state.workers) >= desk.limits.workers_max:
         reason = f"this cell has {desk.limits.workers_max:,} workers, its bound; stop some or raise workers_max"
+        desk.effects.append(CloseWorker(hello.worker, hello.boot, hello.session, reason))
+        return
+    fresh = sum(1 for offer in hello.offers if offer.name not in state.offers)
+    if len(state.offers) + fresh > CAPABILITIES_MAX:
+        reason = f"this cell knows {len(state.offers):,} capabilities, and {CAPABILITIES_MAX:,} is its bound"
         desk.effects.append(CloseWorker(hello.worker, hello.boot, hello.session, reason))
         return
     resumed = worker is not None and worker.boot == hello.boot

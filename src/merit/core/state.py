@@ -107,6 +107,12 @@ class State(Struct):
     """By capability: as it was offered last."""
     live_bytes: int = 0
 
+    def needed(self, task: Task) -> list[Task]:
+        """Of what ``task`` needs, what is kept here. A task that came under such an id later than ``task`` itself is
+        another one: that which was needed had been forgotten by then."""
+        found = (self.tasks.get(other) for other in task.after)
+        return [other for other in found if other is not None and other.order < task.order]
+
     @property
     def live(self) -> int:
         """Tasks that are not final."""

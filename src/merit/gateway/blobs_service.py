@@ -13,6 +13,8 @@ from merit.ports.blobs import BlobCorrupt, BlobMissing, Blobs, BlobTooLarge, Blo
 from merit.wire.v1 import tasks_pb2, tasks_pb2_grpc
 
 CHUNK_BYTES: Final = 1024 * 1024
+UPLOADS_BYTES_MAX: Final = 512 * 1024 * 1024
+"""What all uploads that are under way hold in memory together; one more has to come again later."""
 TENANT: Final = "default"
 
 
@@ -21,6 +23,7 @@ class BlobsService(tasks_pb2_grpc.BlobsServicer):
 
     def __init__(self, blobs: Blobs) -> None:
         self._blobs = blobs
+        self._uploads_bytes = 0
 
     async def Put(  # noqa: N802  (the contract names it so; as below)
         self,
@@ -29,21 +32,29 @@ class BlobsService(tasks_pb2_grpc.BlobsServicer):
     ) -> tasks_pb2.BlobRef:
         """Store the chunks as one content; the digest under which it is found."""
         data = bytearray()
-        async for chunk in request_iterator:
-            data += chunk.data
-            if len(data) > PAYLOAD_BYTES_MAX:
-                await context.abort(
-                    grpc.StatusCode.RESOURCE_EXHAUSTED, f"data: above {PAYLOAD_BYTES_MAX:,} bytes; split it"
-                )
         try:
+            async for chunk in request_iterator:
+                data += chunk.data
+                self._uploads_bytes += len(chunk.data)
+                if len(data) > PAYLOAD_BYTES_MAX:
+                    await context.abort(
+                        grpc.StatusCode.RESOURCE_EXHAUSTED, f"data: above {PAYLOAD_BYTES_MAX:,} bytes; split it"
+                    )
+                if self._uploads_bytes > UPLOADS_BYTES_MAX:
+                    await context.abort(
+                        grpc.StatusCode.RESOURCE_EXHAUSTED,
+                        f"data: other uploads already hold {UPLOADS_BYTES_MAX:,} bytes; try again a little later",
+                    )
             digest = await asyncio.to_thread(self._blobs.put, TENANT, bytes(data))
         except BlobTooLarge as error:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
         except BlobUnavailable as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+        finally:
+            self._uploads_bytes -= len(data)
         return tasks_pb2.BlobRef(digest=digest)
 
-    async def Get(  # noqa: N802
+    async def Get(  # noqa: N802  (the contract's name)
         self,
         request: tasks_pb2.BlobRef,
         context: grpc.aio.ServicerContext[tasks_pb2.BlobRef, tasks_pb2.BlobChunk],

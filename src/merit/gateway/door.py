@@ -21,6 +21,7 @@ from merit.model.limits import (
     DESCRIPTION_LENGTH_MAX,
     FAILURE_DETAIL_LENGTH_MAX,
     FAILURE_MESSAGE_LENGTH_MAX,
+    HELLO_BYTES_MAX,
     NAME_LENGTH_MAX,
     PAYLOAD_INLINE_BYTES_MAX,
     RUN_TIMEOUT_NS_MAX,
@@ -207,6 +208,13 @@ class Door:
                 f"hello.capabilities: {len(hello.offers)} is not between 1 and {CAPABILITIES_PER_WORKER_MAX}"
             )
         _check_tags("hello.tags", hello.tags)
+        contents = sum(
+            len(offer.input_schema) + len(offer.output_schema) + len(offer.description) for offer in hello.offers
+        )
+        if contents > HELLO_BYTES_MAX:
+            raise ProtocolViolation(
+                f"hello.capabilities: schemas and descriptions of {contents:,} bytes; {HELLO_BYTES_MAX:,} at most"
+            )
         names: set[str] = set()
         for offer in hello.offers:
             _violates(_check_text, "hello.capabilities.name", offer.name, 1, NAME_LENGTH_MAX)

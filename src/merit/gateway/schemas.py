@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from threading import Lock
 from typing import Any, Final
 
 import jsonschema_rs
@@ -11,7 +12,8 @@ from merit.gateway.json_check import BadJson, check_json
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 REASON_LENGTH_MAX: Final = 500
-_COMPILED_MAX: Final = 4_096
+COMPILED_BYTES_MAX: Final = 32 * 1024 * 1024
+"""Of schemas kept compiled, by their text; compiled they take about four times as much."""
 
 
 class BadSchema(ValueError):
@@ -30,6 +32,8 @@ class Schemas:
 
     def __init__(self) -> None:
         self._compiled: OrderedDict[bytes, Any] = OrderedDict()
+        self._bytes = 0
+        self._lock = Lock()  # frames that name blobs are checked in threads
 
     def validator(self, schema: bytes) -> Any:
         """The compiled schema.
@@ -38,30 +42,16 @@ class Schemas:
             BadSchema: it is no JSON Schema 2020-12, refers to other documents, or has a pattern that cannot be
                 matched in linear time.
         """
-        compiled = self._compiled.get(schema)
-        if compiled is not None:
-            self._compiled.move_to_end(schema)
+        with self._lock:
+            compiled = self._compiled.get(schema)
+            if compiled is not None:
+                self._compiled.move_to_end(schema)
+                return compiled
+            compiled = self._compiled[schema] = _compile(schema)
+            self._bytes += len(schema)
+            while self._bytes > COMPILED_BYTES_MAX:
+                self._bytes -= len(self._compiled.popitem(last=False)[0])
             return compiled
-        try:
-            document = check_json(schema)
-            if not isinstance(document, dict | bool):
-                raise BadSchema("must be an object or a boolean")
-            # Before anything looks at it: the check of a schema fetches the dialect that it names, if it is unknown.
-            if isinstance(document, dict) and document.get("$schema", DIALECT) not in (DIALECT, f"{DIALECT}#"):
-                raise BadSchema(f"$schema: must be {DIALECT}, or left out")
-            jsonschema_rs.meta.validate(document)
-            compiled = jsonschema_rs.Draft202012Validator(
-                document,
-                retriever=_Refuses(),
-                pattern_options=jsonschema_rs.RegexOptions(),
-                validate_formats=False,
-            )
-        except (BadJson, jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
-            raise BadSchema(_brief(str(error).split("\n", 1)[0])) from error
-        self._compiled[schema] = compiled
-        if len(self._compiled) > _COMPILED_MAX:
-            self._compiled.popitem(last=False)
-        return compiled
 
     def problem(self, schema: bytes, value: Any) -> tuple[str, str] | None:
         """Where ``value`` does not fit and why, or None when it fits. The place is a path such as ``user.tags[2]``."""
@@ -70,6 +60,25 @@ class Schemas:
             return None
         error = next(iter(validator.iter_errors(value)))
         return _brief(_path(error.instance_path)), _brief(str(error.message))
+
+
+def _compile(schema: bytes) -> Any:
+    try:
+        document = check_json(schema)
+        if not isinstance(document, dict | bool):
+            raise BadSchema("must be an object or a boolean")
+        # Before anything looks at it: the check of a schema fetches the dialect that it names, if it is unknown.
+        if isinstance(document, dict) and document.get("$schema", DIALECT) not in (DIALECT, f"{DIALECT}#"):
+            raise BadSchema(f"$schema: must be {DIALECT}, or left out")
+        jsonschema_rs.meta.validate(document)
+        return jsonschema_rs.Draft202012Validator(
+            document,
+            retriever=_Refuses(),
+            pattern_options=jsonschema_rs.RegexOptions(),
+            validate_formats=False,
+        )
+    except (BadJson, jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
+        raise BadSchema(_brief(str(error).split("\n", 1)[0])) from error
 
 
 def _brief(text: str) -> str:

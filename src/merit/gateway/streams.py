@@ -38,7 +38,12 @@ class _Sender(Generic[Frame]):
 
     def deliver(self, frame: Frame) -> None:
         """Send this frame, in the order of the calls."""
-        self._frames.append(frame)
+        frames = self._frames
+        if frames and not (frame.sequence or frame.refused or frames[-1].sequence or frames[-1].refused):
+            # Acknowledgements are no content, so that no window bounds them; the newest says all.
+            frames[-1] = frame
+        else:
+            frames.append(frame)
         self._some.set()
 
     def end(self) -> None:
@@ -82,7 +87,8 @@ async def _converse(
             sender.deliver(refuse("this is no message of this protocol; is the peer's version another one?", False))
         except CellStopped as stopped:
             sender.deliver(refuse(f"the cell has stopped: {stopped}", False))
-        sender.end()
+        finally:
+            sender.end()  # whatever happened, or the stream would stay open and be read by nobody
 
     reader = asyncio.create_task(read())
     try:

@@ -59,7 +59,7 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
         del request_iterator  # read through the context, which costs less
         await converse_with_client(self._cell, self._door, context)
 
-    async def GetTask(  # noqa: N802
+    async def GetTask(  # noqa: N802  (the contract's name)
         self,
         request: tasks_pb2.GetTaskRequest,
         context: grpc.aio.ServicerContext[tasks_pb2.GetTaskRequest, tasks_pb2.Task],
@@ -83,7 +83,7 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
             entry.trail = attempt.trail
         return message
 
-    async def ListTasks(  # noqa: N802
+    async def ListTasks(  # noqa: N802  (the contract's name)
         self,
         request: tasks_pb2.ListTasksRequest,
         context: grpc.aio.ServicerContext[tasks_pb2.ListTasksRequest, tasks_pb2.ListTasksResponse],
@@ -114,7 +114,7 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
             await asyncio.sleep(0)  # looking through a million takes a while: others have their turn in between
         return response
 
-    async def CancelTasks(  # noqa: N802
+    async def CancelTasks(  # noqa: N802  (the contract's name)
         self,
         request: tasks_pb2.CancelTasksRequest,
         context: grpc.aio.ServicerContext[tasks_pb2.CancelTasksRequest, tasks_pb2.CancelTasksResponse],
@@ -144,7 +144,7 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
             refusals=[encode_refusal(refusal) for refusal in bad + refusals],
         )
 
-    async def ListWorkers(  # noqa: N802
+    async def ListWorkers(  # noqa: N802  (the contract's name)
         self,
         request: tasks_pb2.ListWorkersRequest,
         context: grpc.aio.ServicerContext[tasks_pb2.ListWorkersRequest, tasks_pb2.ListWorkersResponse],
@@ -167,7 +167,7 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
             ]
         )
 
-    async def GetStatus(  # noqa: N802
+    async def GetStatus(  # noqa: N802  (the contract's name)
         self,
         request: tasks_pb2.GetStatusRequest,
         context: grpc.aio.ServicerContext[tasks_pb2.GetStatusRequest, tasks_pb2.Status],

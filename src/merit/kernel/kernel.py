@@ -10,17 +10,27 @@ is handled; what comes out waits for the sequence it depends on.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
-
-from msgspec import Struct, field
 
 from merit.core.codec import encode_event
 from merit.core.machine import Decision, Machine
 from merit.kernel.quarantine import Quarantine, Stopped
-from merit.kernel.waiting import Attached, Closed, FromClient, FromWorker, Gone, Offered
+from merit.kernel.waiting import (
+    Answer,
+    Attached,
+    Batch,
+    Closed,
+    End,
+    FromClient,
+    FromWorker,
+    Gone,
+    Lookup,
+    Offered,
+)
+from merit.kernel.watchers import Watchers
 from merit.model.commands import (
     Allocate,
     AttachWorker,
+    Awake,
     CancelTasks,
     Command,
     DetachWorker,
@@ -40,45 +50,17 @@ from merit.model.frames import (
     Settled,
     Welcome,
     WorkerFrame,
+    settled,
 )
 from merit.model.record import Record, Tail, record_hash, seal
-from merit.model.tasks import Refusal, Task
+from merit.model.tasks import Refusal
 from merit.session.cell_end import CellEnd
 from merit.session.server_end import ServerEnd
-
-End = CellEnd | ServerEnd
 
 TENANT = "default"
 PRINCIPAL = "local"
 """Whom everybody is, as long as there are no identities and the server listens on loopback only."""
 _SYSTEM = "cell"
-
-
-class Answer(Struct, frozen=True):
-    """To a command that was offered with a ``ticket``: it is durable, but for what was refused."""
-
-    ticket: int
-    refusals: list[Refusal]
-
-
-class Lookup(Struct, frozen=True):
-    """A client asks after tasks that the cell has forgotten: the shell reads them from the journal."""
-
-    end: ServerEnd
-    tasks: list[str]
-
-
-class _Batch(Struct):
-    """What waits until the journal is durable up to ``last``."""
-
-    last: int = 0
-    acks: list[tuple[End, int]] = field(default_factory=list)
-    effects: list[Effect | Attached | Closed] = field(default_factory=list)
-    refusals: list[tuple[ServerEnd, list[Refusal]]] = field(default_factory=list)
-    answers: list[Answer] = field(default_factory=list)
-    lookups: list[Lookup] = field(default_factory=list)
-    watches: list[tuple[ServerEnd, list[str]]] = field(default_factory=list)
-    """Whom to tell of which tasks from here on. Not before, or an outcome could be told before its submit is durable."""
 
 
 class Kernel:
@@ -106,16 +88,18 @@ class Kernel:
         self._quarantine = quarantine
         self._now_ns = 0
         self._waiting: deque[FromWorker | FromClient | Gone | Offered] = deque()
-        self._batches: deque[_Batch] = deque()
-        self._batch = _Batch()
+        self._batches: deque[Batch] = deque()
+        self._batch = Batch()
         self._events: list[bytes] = []
         self._bytes = 0
         self._workers: dict[str, CellEnd] = {}
         """By worker: the stream on which it speaks."""
         self._streams: dict[str, CellEnd] = {}
         """By worker: the stream on which it is spoken to. Follows ``_workers`` when that is durable."""
-        self._watchers: dict[str, ServerEnd | list[ServerEnd]] = {}
+        self.watchers = Watchers()
         self._dirty: dict[End, None] = {}
+        self._parked: dict[ServerEnd, list[FromClient]] = {}
+        """Clients that may have submitted something before, and all that they say until that is known."""
         self._answers: list[Answer] = []
         self._lookups: list[Lookup] = []
         self._ticket = 0
@@ -174,14 +158,31 @@ class Kernel:
         self._waiting.append(Offered(command, self._ticket))
         return self._ticket
 
-    def found(self, end: ServerEnd, outcomes: list[Settled], missing: list[str]) -> None:
-        """What a ``Lookup`` came to."""
-        for outcome in outcomes:
-            end.outcome(outcome)
-        for task_id in missing:
-            end.refusal(Refusal(task_id, "not_found", "watch", "no such task in this cell's journal"))
+    def awake(self) -> None:
+        """This process was stopped for a while: nothing times out until what has arrived meanwhile has been heard."""
+        self._handle(Awake(TENANT, _SYSTEM))
+
+    def found(self, lookup: Lookup, outcomes: list[Settled]) -> None:
+        """What a ``Lookup`` came to: the outcomes of those of its tasks that are final."""
+        end = lookup.end
+        known = {outcome.task: outcome for outcome in outcomes}
+        if lookup.again:
+            first, *others = self._parked.pop(end)
+            looked = first.known | {task_id: known.get(task_id) for task_id in lookup.tasks}
+            self._waiting.extendleft(reversed([FromClient(end, first.frame, first.refusals, looked), *others]))
+            return
+        for task_id in lookup.tasks:
+            if task_id in known:
+                end.outcome(known[task_id])
+            else:
+                end.refusal(Refusal(task_id, "not_found", "watch", "no such task in this cell's journal"))
         if not end.closing:
             self._dirty[end] = None
+
+    def not_found_out(self, lookup: Lookup, reason: str) -> None:
+        """The journal could not be read: end the client's stream, so that it asks again on another one."""
+        self._parked.pop(lookup.end, None)
+        self._close(lookup.end, reason)
 
     # The batch
 
@@ -229,7 +230,7 @@ class Kernel:
         return self._close_batch()
 
     def _close_batch(self) -> Record | None:
-        batch, self._batch = self._batch, _Batch()
+        batch, self._batch = self._batch, Batch()
         events, self._events, self._bytes = self._events, [], 0
         record = None
         if events:
@@ -319,11 +320,17 @@ class Kernel:
 
     def _from_client(self, item: FromClient) -> None:
         end, frame = item.end, item.frame
+        if self._parks(item):
+            return
         if frame.hello is not None:
             end.welcome(ClientWelcome(self.cell, self.epoch))
         refusals = list(item.refusals)
         submits = [(frame.tasks, False)] if frame.tasks else []
         submits += [(group, True) for group in frame.groups]
+        if item.known:
+            known = {task_id: outcome for task_id, outcome in item.known.items() if outcome is not None}
+            self._batch.told += [(end, outcome) for outcome in known.values()]
+            submits = [([spec for spec in specs if spec.id not in known], atomic) for specs, atomic in submits]
         for described, atomic in submits:
             tasks, set_aside = self._quarantine.without(described) if self._quarantine else (described, [])
             refusals += set_aside
@@ -341,6 +348,21 @@ class Kernel:
             self._batch.refusals.append((end, refusals))
         self._batch.acks.append((end, frame.sequence))
 
+    def _parks(self, item: FromClient) -> bool:
+        """Whether what a client says has to wait until the journal has told if its tasks are new."""
+        end, state = item.end, self.machine.state
+        if end in self._parked:
+            self._parked[end].append(item)
+            return True
+        if not state.forgotten or not item.frame.again:
+            return False
+        # Also after looking: what was there then may have been forgotten while the journal was read.
+        doubtful = [name for name in item.frame.again if name not in state.tasks and name not in item.known]
+        if doubtful:
+            self._parked[end] = [item]
+            self._batch.lookups.append(Lookup(end, doubtful, again=True))
+        return bool(doubtful)
+
     def _take_watch(self, end: ServerEnd, ids: list[str]) -> None:
         known: list[str] = []
         unknown: list[str] = []
@@ -356,15 +378,6 @@ class Kernel:
         if unknown:
             self._batch.lookups.append(Lookup(end, unknown))
 
-    def _watch(self, task_id: str, end: ServerEnd) -> None:
-        watcher = self._watchers.get(task_id)
-        if watcher is None:
-            self._watchers[task_id] = end
-        elif isinstance(watcher, list):
-            watcher[:] = [other for other in watcher if not other.closing and other is not end] + [end]
-        elif watcher is not end:
-            self._watchers[task_id] = end if watcher.closing else [watcher, end]
-
     # What goes out
 
     def committed(self, sequence: int) -> None:
@@ -373,7 +386,7 @@ class Kernel:
         while self._batches and self._batches[0].last <= self.durable:
             self._release(self._batches.popleft())
 
-    def _release(self, batch: _Batch) -> None:
+    def _release(self, batch: Batch) -> None:
         dirty = self._dirty
         for end, sequence in batch.acks:
             end.durable(sequence)
@@ -382,10 +395,12 @@ class Kernel:
         for client, refusals in batch.refusals:
             for refusal in refusals:
                 client.refusal(refusal)
+        for client, outcome in batch.told:
+            client.outcome(outcome)
         for client, tasks in batch.watches:
             if not client.closing:
                 for task_id in tasks:
-                    self._watch(task_id, client)
+                    self.watchers.add(task_id, client)
         self._carry_out(batch.effects)
         self._answers += batch.answers
         self._lookups += batch.lookups
@@ -417,12 +432,7 @@ class Kernel:
         # Forgotten, and submitted again since: there will be news of it later.
         if task is not None and not task.state.final:
             return
-        watcher = self._watchers.pop(task_id, None)
-        if watcher is None:
-            return
-        for end in watcher if isinstance(watcher, list) else (watcher,):
-            if end.closing:
-                continue
+        for end in self.watchers.take(task_id):
             if task is None:
                 self._lookups.append(Lookup(end, [task_id]))
                 continue
@@ -453,7 +463,7 @@ class Kernel:
         if (end.hello.boot, end.hello.session) == (effect.boot, effect.session):
             self._close(end, effect.reason)
 
-    def _close(self, end: CellEnd, reason: str) -> None:
+    def _close(self, end: End, reason: str) -> None:
         end.refuse(reason)
         self._dirty[end] = None
 
@@ -479,22 +489,3 @@ class Kernel:
         """Questions that only the journal can answer, since the last call."""
         lookups, self._lookups = self._lookups, []
         return lookups
-
-    @property
-    def watchers(self) -> Mapping[str, object]:
-        """By task: who is told its outcome."""
-        return self._watchers
-
-
-def settled(task: Task) -> Settled:
-    """A final task as its watchers hear of it."""
-    last = task.attempts[-1] if task.attempts else None
-    return Settled(
-        task.id,
-        task.state,
-        task.result,
-        task.result_blob,
-        task.failure,
-        task.counted,
-        last.worker if last is not None else "",
-    )

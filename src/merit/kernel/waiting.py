@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from merit.model.commands import Command
-from merit.model.frames import ClientFrame, Welcome, WorkerFrame
+from merit.model.effects import Effect
+from merit.model.frames import ClientFrame, Settled, Welcome, WorkerFrame
 from merit.model.tasks import Refusal
 from merit.session.cell_end import CellEnd
 from merit.session.server_end import ServerEnd
@@ -19,11 +20,15 @@ class FromWorker(Struct, frozen=True):
 
 
 class FromClient(Struct, frozen=True):
-    """A client's frame, and what the door did not let through of it."""
+    """A client's frame, and what the door did not let through of it.
+
+    ``known``: by id, what looking into the journal has brought of its tasks; None: there is nothing of that one.
+    """
 
     end: ServerEnd
     frame: ClientFrame
     refusals: list[Refusal]
+    known: dict[str, Settled | None] = {}
 
 
 class Gone(Struct, frozen=True):
@@ -51,3 +56,39 @@ class Closed(Struct, frozen=True):
 
     end: CellEnd
     reason: str
+
+
+class Answer(Struct, frozen=True):
+    """To a command that was offered with a ``ticket``: it is durable, but for what was refused."""
+
+    ticket: int
+    refusals: list[Refusal]
+
+
+class Lookup(Struct, frozen=True):
+    """A client names tasks that the cell has forgotten, if it ever had them: the shell looks into the journal.
+
+    ``again``: it submits them, perhaps not for the first time, and everything it says waits for the answer.
+    """
+
+    end: ServerEnd
+    tasks: list[str]
+    again: bool = False
+
+
+End = CellEnd | ServerEnd
+
+
+class Batch(Struct):
+    """What waits until the journal is durable up to ``last``."""
+
+    last: int = 0
+    acks: list[tuple[End, int]] = field(default_factory=list)
+    effects: list[Effect | Attached | Closed] = field(default_factory=list)
+    refusals: list[tuple[ServerEnd, list[Refusal]]] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+    lookups: list[Lookup] = field(default_factory=list)
+    told: list[tuple[ServerEnd, Settled]] = field(default_factory=list)
+    """Outcomes that the journal had already."""
+    watches: list[tuple[ServerEnd, list[str]]] = field(default_factory=list)
+    """Whom to tell of which tasks from here on. Not before, or an outcome could be told before its submit is durable."""

@@ -13,13 +13,15 @@ from merit.core.invariants import InvariantBroken, check, check_allocated
 from merit.core.machine import Machine
 from merit.core.recollect import Recollection
 from merit.core.state import State
-from merit.kernel.kernel import End, Kernel, Lookup, settled
+from merit.kernel.kernel import Kernel
 from merit.kernel.quarantine import Quarantine, Stopped
+from merit.kernel.waiting import End, Lookup
 from merit.lab.ledger import Ledger, Violation
 from merit.lab.network import Network, Stream
 from merit.lab.witness import Witness
 from merit.lab.world import World
-from merit.model.events import AttemptAssigned, Event, TaskSubmitted
+from merit.model.events import AttemptAssigned, Event
+from merit.model.frames import settled
 from merit.model.limits import MILLISECOND_NS, SECOND_NS, Limits
 from merit.model.record import Record
 from merit.ports.journal import Fenced, JournalUnavailable, OutcomeUnknown
@@ -46,6 +48,8 @@ def limits_of(world: World) -> Limits:
         backoff_ns=30 * MILLISECOND_NS,
         backoff_ns_max=500 * MILLISECOND_NS,
         batch_items_max=8_192 if world.rng.random() < 0.6 else world.rng.choice((1, 4)),
+        batch_events_max=8_192 if world.rng.random() < 0.7 else 8,
+        batch_follow_ups_max=4_096 if world.rng.random() < 0.6 else 1,
     )
 
 
@@ -118,6 +122,8 @@ class SimulatedCell:
         world = self._world
         world.coverage[what] += 1
         world.note(f"cell dies: {what}")
+        if self._kernel is not None and self._kernel.machine.affected:
+            world.coverage["crash with follow-ups to come"] += 1
         self._journal.crash()
         self._kernel = None
         self._pending.clear()
@@ -215,8 +221,6 @@ class SimulatedCell:
 
     def _note_decided(self, kernel: Kernel, events: list[Event]) -> None:
         for event in events:
-            if type(event) is TaskSubmitted:
-                self.ledger.check_known(event)
             if type(event) is AttemptAssigned:
                 end = kernel._workers.get(event.worker)
                 if end is not None and end in self._streams:
@@ -314,10 +318,11 @@ class SimulatedCell:
             for event in map(decode_event, record.events):
                 if getattr(event, "task", "") in names:
                     recollection.take(event, payloads, record.time_ns)
-        found = [settled(task) for task in recollection.tasks() if task.state.final]
-        missing = names - {outcome.task for outcome in found}
-        self._kernel.found(lookup.end, found, sorted(missing))
+        if lookup.again:
+            self._world.coverage["submitted again, looked up"] += 1
+        self._kernel.found(lookup, [settled(task) for task in recollection.tasks() if task.state.final])
         self._flush(self._kernel)
+        self._wake(0)
 
     def _sleep(self, kernel: Kernel) -> None:
         """Wake when something is due; and let the weather have its way with disk and clock."""
@@ -357,12 +362,14 @@ class SimulatedCell:
                 )
         if kernel._batches or kernel._waiting or self._pending:
             return
-        for task in kernel.watchers:
+        for task in kernel.watchers.tasks():
             if task not in tasks or tasks[task].state.final:
                 raise Violation("bounded", task, "is watched and is not alive")
         for end in self._streams:
             if end.closing or end.hello is None:
                 continue
+            if isinstance(end, ServerEnd) and end in kernel._parked:
+                continue  # the journal is searched for what it submits again
             if isinstance(end, CellEnd) and kernel._workers.get(end.hello.worker) is not end:
                 continue  # it said goodbye: nothing more that it says counts
             if end._link._dealt != end.received:

@@ -6,7 +6,7 @@ from collections import Counter
 
 from msgspec import structs
 
-from merit.kernel.kernel import End
+from merit.kernel.waiting import End
 from merit.lab.cell import SimulatedCell, new_end
 from merit.lab.ledger import Violation
 from merit.lab.network import Network, Stream
@@ -78,7 +78,7 @@ class SimulatedClient:
             if spec.id in self._cell.acknowledged and world.rng.random() < 0.5:
                 self.end.watch(spec.id)
             else:
-                self.end.submit([spec])
+                self.end.submit([spec], again=True)
         for task in sorted(self._asked):
             self.end.watch(task)
         self._later(world.between(0, 50), "connects", self._connect)

@@ -15,7 +15,6 @@ from merit.core.codec import decode_event
 from merit.core.lifecycles import IllegalTransition
 from merit.core.state import State
 from merit.core.story import story
-from merit.kernel.kernel import settled
 from merit.model.events import (
     AttemptAssigned,
     AttemptFailed,
@@ -29,7 +28,7 @@ from merit.model.events import (
     WorkerJoined,
     WorkerLeft,
 )
-from merit.model.frames import Settled
+from merit.model.frames import Settled, settled
 from merit.model.limits import SECOND_NS
 from merit.model.record import JournalCorrupt, Record, Tail, verify
 from merit.model.tasks import AttemptState, TaskState
@@ -45,10 +44,6 @@ class Violation(Exception):
         super().__init__(message)
         self.check = check
         self.about = about
-
-
-class KnownLimit(Exception):
-    """The world came to where the product is known to promise less; nothing that follows can be judged."""
 
 
 def result_of(task: str, number: int, worker: str, boot: str) -> bytes:
@@ -102,11 +97,6 @@ class Ledger:
             if task is not None:
                 self.settled[task.id] = settled(task)
 
-    def check_known(self, event: TaskSubmitted) -> None:
-        """Raises `KnownLimit` when the cell takes a task in that it has had and forgotten."""
-        if event.task in self.settled and event.task not in self.state.tasks:
-            raise KnownLimit("a task that the cell has forgotten is taken in anew when it is submitted again")
-
     def unsettled(self) -> list[str]:
         """The submitted tasks that are not final."""
         return [task for task in self.submitted if task not in self.settled]
@@ -123,7 +113,6 @@ class Ledger:
         self._grace_until_ns = event.grace_until_ns
 
     def _task_submitted(self, event: TaskSubmitted, _payloads: Mapping[bytes, bytes], _now_ns: int) -> None:
-        self.check_known(event)
         if event.task in self.submitted:
             raise Violation("one task", event.task, "was taken in twice")
         self._places[event.task] = len(self.submitted)

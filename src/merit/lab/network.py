@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Protocol
 
-from merit.kernel.kernel import End
+from merit.kernel.waiting import End
 from merit.lab.ledger import Violation
 from merit.lab.world import World
 from merit.model.frames import CellFrame, ClientFrame, ServerFrame, WorkerFrame

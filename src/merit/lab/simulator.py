@@ -11,7 +11,7 @@ from msgspec import Struct, field
 
 from merit.lab.cell import SimulatedCell
 from merit.lab.clients import SimulatedClient
-from merit.lab.ledger import KnownLimit, Violation
+from merit.lab.ledger import Violation
 from merit.lab.network import Network
 from merit.lab.planted import instead
 from merit.lab.workers import SimulatedWorker
@@ -160,8 +160,6 @@ def simulate(seed: int, plant: Plant | None = None, steps_max: int = EVENTS_MAX)
             simulation.run()
         except Violation as violation:
             failure = _failure(simulation, violation.check, violation.about, str(violation))
-        except KnownLimit as limit:
-            simulation.world.coverage[f"known limit: {limit}"] += 1
         except Exception as error:  # noqa: BLE001  # any exception of the product is a finding, with its seed
             failure = _failure(simulation, "exception", "", f"{type(error).__name__}: {error}")
     world, ledger = simulation.world, simulation.cell.ledger

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from merit.kernel.kernel import End
+from merit.kernel.waiting import End
 from merit.lab.cell import SimulatedCell, new_end
 from merit.lab.ledger import Violation, result_of
 from merit.lab.network import Network, Stream
@@ -200,7 +200,7 @@ class SimulatedWorker:
         """From one beat to the next the cell has had time to call off what is over."""
         live, me = self._cell.ledger.live, (self.name, self.boot)
         over = set()
-        if not stream.broken and not stream.holed[0]:
+        if self.end.welcome is not None and not stream.broken and not any(stream.holed):
             over = {key for key in self._running if live.get(key[0]) != (key[1], *me)}
         forgotten = over & self._over
         if forgotten and self._over_on is stream:
@@ -225,9 +225,9 @@ class SimulatedWorker:
         if not tasks or not world.chance(world.weather.lie, "worker lies"):
             return
         task = world.rng.choice(tasks)
-        # Never one to come: that might be its own by the time the lie is heard.
+        # Never one to come, or on its way: that would be its own by the time the lie is heard.
         number = world.rng.choice((99, world.rng.randint(0, self._cell.ledger.attempts.get(task, 0))))
-        if (task, number) in self.end._held:
+        if (task, number) in self.end._held or self._cell.ledger.live.get(task) == (number, self.name, self.boot):
             return
         kind = world.rng.randrange(4)
         if kind == 0:

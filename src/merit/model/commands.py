@@ -85,6 +85,11 @@ class FollowUp(Command, frozen=True):
     count_max: int
 
 
+class Awake(Command, frozen=True):
+    """The process was stopped for a while (suspended, SIGSTOP, a paused machine): what has arrived meanwhile is to be
+    heard before anything times out."""
+
+
 class Allocate(Command, frozen=True):
     """Bind waiting tasks to workers that have room, ``count_max`` at most; what is left stays for the next one.
 

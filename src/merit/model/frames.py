@@ -11,7 +11,7 @@ from enum import IntEnum
 
 from msgspec import Struct, field
 
-from merit.model.tasks import Failure, Progress, Refusal, TaskSpec, TaskState
+from merit.model.tasks import Failure, Progress, Refusal, Task, TaskSpec, TaskState
 from merit.model.workers import Offer
 
 
@@ -126,6 +126,8 @@ class ClientFrame(Struct):
     groups: list[list[TaskSpec]] = field(default_factory=list)
     watch: list[str] = field(default_factory=list)
     cancels: list[str] = field(default_factory=list)
+    again: list[str] = field(default_factory=list)
+    """Which of the tasks may have been submitted before, on another stream."""
 
     @property
     def items(self) -> int:
@@ -142,6 +144,20 @@ class Settled(Struct, frozen=True, gc=False):
     failure: Failure | None = None
     attempts: int = 0
     worker: str = ""
+
+
+def settled(task: Task) -> Settled:
+    """A final task as its watchers hear of it."""
+    last = task.attempts[-1] if task.attempts else None
+    return Settled(
+        task.id,
+        task.state,
+        task.result,
+        task.result_blob,
+        task.failure,
+        task.counted,
+        last.worker if last is not None else "",
+    )
 
 
 class ClientWelcome(Struct, frozen=True):

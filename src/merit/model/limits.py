@@ -30,7 +30,11 @@ SUBMIT_BYTES_MAX = 8 * 1024 * 1024
 """Parameters of one atomic submit, together."""
 DEPENDENCIES_MAX = 1_000
 CAPABILITIES_PER_WORKER_MAX = 256
+CAPABILITIES_MAX = 20_000
+"""Names of capabilities that a cell remembers the schemas of."""
 SCHEMA_BYTES_MAX = 256 * 1024
+HELLO_BYTES_MAX = 2 * 1024 * 1024
+"""Schemas and descriptions of all capabilities of one worker together; the cell holds them as long as it has the worker."""
 CONCURRENCY_MAX = 10_000
 HELD_MAX = 12_000
 """Attempts that one worker has at a time, whatever it offers to take: when it is lost, all are, in one record."""
@@ -67,6 +71,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     """How long after a change of leader a worker may take to come back, time-outs standing still."""
     reconnect_ns: int = 3 * SECOND_NS
     """How long a worker whose stream broke keeps its attempts."""
+    awake_ns: int = 2 * SECOND_NS
+    """How long nothing times out after the process itself was stopped for longer than a second."""
     stale_ns: int = 30 * SECOND_NS
     """Silence after which a connected worker is lost."""
     beat_ns: int = 10 * SECOND_NS

@@ -15,8 +15,9 @@ from typing import Any
 
 from merit.core.machine import Machine
 from merit.core.state import State
-from merit.kernel.kernel import End, Kernel, Lookup
+from merit.kernel.kernel import Kernel
 from merit.kernel.quarantine import Quarantine
+from merit.kernel.waiting import End, Lookup
 from merit.model.commands import Command
 from merit.model.frames import ClientFrame, Settled, WorkerFrame
 from merit.model.record import JournalError, Record, Tail
@@ -25,6 +26,10 @@ from merit.ports.cell import CellStopped, CellStream, ServerStream
 from merit.ports.journal import Journal
 from merit.session.cell_end import CellEnd
 from merit.session.server_end import ServerEnd
+
+_LOOK_S = 0.25
+_SLEEP_S = 1.0
+"""The loop never takes this long for one turn: if it seems to, the process was stopped."""
 
 Find = Callable[[list[str]], Coroutine[Any, Any, list[Settled]]]
 """Looks for final tasks in the journal, off the loop."""
@@ -68,6 +73,7 @@ class CellLoop:
         """Done with the reason when the cell has stopped by itself."""
         self.started_ns = clock()
         self._wake()
+        self._spawn(self._notice_sleep())
 
     # What the gateway reads
 
@@ -200,11 +206,13 @@ class CellLoop:
             self._spawn(self._look_up(lookup))
 
     async def _look_up(self, lookup: Lookup) -> None:
-        outcomes = await self._find(lookup.tasks)
-        found = {outcome.task for outcome in outcomes}
-        if not self.failed.done():
-            self._kernel.found(lookup.end, outcomes, [task for task in lookup.tasks if task not in found])
-            self._let_out()
+        try:
+            outcomes = await self._find(lookup.tasks)
+        except Exception as error:  # noqa: BLE001  (whatever it is, the client has to hear of it)
+            self._kernel.not_found_out(lookup, f"the journal could not be searched: {error}")
+        else:
+            self._kernel.found(lookup, outcomes)
+        self._wake()
 
     def _set_timer(self) -> None:
         due_ns = self._machine.next_due_ns()
@@ -223,6 +231,14 @@ class CellLoop:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _notice_sleep(self) -> None:
+        """When this process was stopped, what has arrived meanwhile is older than every time-out that seems to strike."""
+        while True:
+            before_s = time.monotonic()
+            await asyncio.sleep(_LOOK_S)
+            if time.monotonic() - before_s > _LOOK_S + _SLEEP_S and not self.failed.done():
+                self._kernel.awake()
 
     # The end
 

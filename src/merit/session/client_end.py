@@ -50,6 +50,8 @@ class ClientEnd:
         self._sent: deque[_Sent] = deque()
         self._waiting: dict[str, None] = {}
         """Accepted and not final, as far as is known here."""
+        self._again: set[str] = set()
+        """Submitted tasks that the control plane may have taken already, and may have forgotten since."""
         self._hello: ClientHello | None = None
 
     @property
@@ -67,7 +69,7 @@ class ClientEnd:
         self._submitted = 0
         for frame in sent:
             for submit in frame.submits:
-                self.submit(submit)
+                self.submit(submit, again=True)
         while waiting:
             for submit in waiting.take():
                 self.submit(submit)
@@ -79,9 +81,11 @@ class ClientEnd:
         """The stream is gone; nothing can be sent until ``connect``."""
         self.connected = False
 
-    def submit(self, tasks: Submit) -> None:
-        """Several tasks in one submit are taken all or not at all."""
+    def submit(self, tasks: Submit, *, again: bool = False) -> None:
+        """Several tasks in one submit are taken all or not at all. ``again``: they may have been submitted before."""
         self._submitted += 1
+        if again:
+            self._again.update(task.id for task in tasks)
         self._submits.push(tasks, sum(len(task.parameters) + 128 for task in tasks))
 
     def watch(self, task_id: str) -> None:
@@ -106,6 +110,7 @@ class ClientEnd:
         while self._sent and self._sent[0].sequence <= self._link.acked:
             for submit in self._sent.popleft().submits:
                 for task in submit:
+                    self._again.discard(task.id)
                     if task.id not in refused:
                         accepted.append(task.id)
                         waiting[task.id] = None
@@ -135,13 +140,15 @@ class ClientEnd:
         watch = _first(self._watch, FRAME_ITEMS_MAX)
         # Not before everything that was submitted until then is out: one of it may be what is to be called off.
         sent = self._submitted - len(self._submits)
-        cancels = _first(self._cancels, sum(1 for position in self._cancels.values() if position <= sent))
+        due = sum(1 for position in self._cancels.values() if position <= sent)
+        cancels = _first(self._cancels, min(due, FRAME_ITEMS_MAX))
         # Single tasks are taken before groups. One that was submitted after a group may need a task of it, and so goes
         # as a group of its own.
         first_group = next((place for place, submit in enumerate(submits) if len(submit) > 1), len(submits))
         single = [submit[0] for submit in submits[:first_group]]
         groups = submits[first_group:]
-        frame = ClientFrame(0, 0, self._hello, single, groups, watch, cancels)
+        again = [task.id for submit in submits for task in submit if task.id in self._again] if self._again else []
+        frame = ClientFrame(0, 0, self._hello, single, groups, watch, cancels, again)
         frame.sequence, frame.ack = self._link.stamp(content=True)
         self._sent.append(_Sent(frame.sequence, submits, watch, cancels))
         self._hello = None

@@ -123,6 +123,11 @@ class Outbox(Generic[Item]):
     def __iter__(self) -> Iterator[Item]:
         return iter(self._items)
 
+    @property
+    def size_bytes(self) -> int:
+        """Roughly what waits."""
+        return self._bytes
+
     def push(self, item: Item, size_bytes: int) -> None:
         """``item`` waits from now on; ``size_bytes`` is roughly what it adds to a frame."""
         self._items.append(item)

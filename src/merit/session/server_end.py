@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from merit.model.frames import ClientFrame, ClientHello, ClientWelcome, ServerFrame, Settled
 from merit.model.tasks import Refusal
 from merit.session.link import Link, Outbox, ProtocolViolation
+
+OUTCOMES_BYTES_MAX: Final = 256 * 1024**2
+"""Of outcomes that a client has not taken yet. Beyond that its stream ends; it may open another one and watch again."""
 
 
 class ServerEnd:
@@ -58,6 +63,11 @@ class ServerEnd:
 
     def outcome(self, outcome: Settled) -> None:
         """A task that the client watches is final."""
+        if self._outcomes.size_bytes > OUTCOMES_BYTES_MAX:
+            self._outcomes = Outbox()
+            self.refuse(f"{OUTCOMES_BYTES_MAX:,} bytes of outcomes wait to be read; read on, or watch fewer tasks")
+        if self.closing:
+            return
         self._outcomes.push(outcome, len(outcome.result) + 64)
 
     def refuse(self, reason: str, *, permanent: bool = False) -> None:

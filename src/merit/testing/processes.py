@@ -166,13 +166,13 @@ class PlaneProgram(Program):
         self.state = state
         self.faults = faults or PlaneFaults()
         self.address = f"127.0.0.1:{free_port()}"
-        self._entry = list(entry) or [sys.executable, "-m", "merit.testing.plane"]
+        self.entry = list(entry) or [sys.executable, "-m", "merit.testing.plane"]
         super().__init__([], READY)
 
     async def start(self, wait_s: float = 30.0, *, until_ready: bool = True) -> None:
         """See ``Program.start``."""
         faults = msgspec.json.encode(self.faults).decode()
-        self.command = [*self._entry, str(self.state), self.address, faults]
+        self.command = [*self.entry, str(self.state), self.address, faults]
         await super().start(wait_s, until_ready=until_ready)
 
 

@@ -249,7 +249,9 @@ def decode_failure(message: worker.Failure) -> Failure:
 
 def encode_client_frame(frame: ClientFrame) -> tasks.ClientFrame:
     """What a client sends."""
-    message = tasks.ClientFrame(sequence=frame.sequence, ack=frame.ack, watch=frame.watch, cancels=frame.cancels)
+    message = tasks.ClientFrame(
+        sequence=frame.sequence, ack=frame.ack, watch=frame.watch, cancels=frame.cancels, again=frame.again
+    )
     if frame.hello is not None:
         message.hello.CopyFrom(tasks.ClientHello(client_id=frame.hello.client))
     _add_specs(message.tasks, frame.tasks)
@@ -293,6 +295,7 @@ def decode_client_frame(message: tasks.ClientFrame) -> ClientFrame:
         [[_decode_spec(spec) for spec in group.tasks] for group in message.groups],
         list(message.watch),
         list(message.cancels),
+        list(message.again),
     )
 
 

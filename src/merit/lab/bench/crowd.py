@@ -11,6 +11,7 @@ import time
 from typing import Any, Final
 
 from merit.model.workers import Offer
+from merit.pools.tether import tether
 from merit.sdk.channel import open_channel
 from merit.sdk.conversation import Conversation
 from merit.session.worker_end import WorkerEnd
@@ -80,4 +81,5 @@ async def _main(server: str, count: int, name: str) -> None:
 
 
 if __name__ == "__main__":
+    tether()
     asyncio.run(_main(sys.argv[1], int(sys.argv[2]), sys.argv[3]))

@@ -7,6 +7,7 @@ from math import isfinite
 from typing import Any, Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 _DIGITS: Final = 4
 
@@ -31,6 +32,10 @@ class Figure(Struct, frozen=True):
         if self.floor is not None:
             return self.value >= self.floor
         return self.value <= self.ceiling if self.ceiling is not None else None
+
+    def of(self, benchmark: str) -> Figure:
+        """The same, with the benchmark's name before its own."""
+        return replace(self, name=f"{benchmark}.{self.name}")
 
     def view(self) -> dict[str, Any]:
         """As JSON has it."""

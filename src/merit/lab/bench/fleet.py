@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import socket
 import subprocess
@@ -19,6 +20,7 @@ import psutil
 from merit.app.state_directory import CELL, StateDirectory
 from merit.core.codec import decode_event
 from merit.model.events import TaskCompleted
+from merit.pools.tether import tethered
 from merit.sdk.client import AsyncClient
 from merit.storage.sqlite_reader import open_reader
 
@@ -52,7 +54,7 @@ class Fleet:
         self._logs: list[IO[bytes]] = []
 
     def __enter__(self) -> Fleet:
-        self.cell = self.launch("cell", "-m", "merit", "up", "--state", str(self.state), "--grpc", self.server)
+        self.start_cell()
         return self
 
     def __exit__(
@@ -60,10 +62,8 @@ class Fleet:
     ) -> None:
         processes = [process for process, _ in self._running]
         for process in processes:
-            try:
+            with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-            except psutil.NoSuchProcess:
-                continue
         psutil.wait_procs(processes, _STOP_S)
         for log in self._logs:
             log.close()
@@ -75,7 +75,11 @@ class Fleet:
         log = path.open("wb")
         self._logs.append(log)
         process = psutil.Popen(
-            [sys.executable, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+            [sys.executable, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=tethered(),
         )
         self._running.append((process, path))
         return process
@@ -88,24 +92,18 @@ class Fleet:
             arguments = ("-m", "merit", "worker", CAPABILITIES, "--server", self.server, "--name", name, *options)
             self.workers.append(self.launch(name, *arguments))
 
-    async def drain_workers(self) -> None:
-        """Have all workers leave, and wait until they are gone. Raises ``FleetFailed``."""
-        leaving, self.workers = self.workers, []
-        self._forget(leaving)
-        for process in leaving:
-            process.terminate()
-        if not await until(lambda: not any(map(_alive, leaving)), _START_S):
-            raise FleetFailed("the workers do not end when they are asked to")
+    def start_cell(self) -> None:
+        """Start the control plane."""
+        self.cell = self.launch("cell", "-m", "merit", "up", "--state", str(self.state), "--grpc", self.server)
 
-    def start_again(self) -> None:
-        """kill -9 the control plane, and start another one on its state."""
+    def kill_cell(self) -> None:
+        """Kill -9 the control plane; its state stays."""
+        self._forget([self.cell])
         self.cell.kill()
         self.cell.wait(_STOP_S)
-        self._forget([self.cell])
-        self.__enter__()
 
     def lose_worker(self) -> None:
-        """kill -9 the worker that came last."""
+        """Kill -9 the worker that came last."""
         process = self.workers.pop()
         self._forget([process])
         process.kill()
@@ -175,7 +173,7 @@ async def until(condition: Callable[[], bool], wait_s: float) -> bool:
     """Look again and again until the condition holds; False when it does not within ``wait_s``."""
     end_s = time.monotonic() + wait_s
     # What is waited for happens in another process or in memory, and tells nobody.
-    while not condition():  # noqa: ASYNC110
+    while not condition():
         if time.monotonic() > end_s:
             return False
         await asyncio.sleep(_LOOK_S)

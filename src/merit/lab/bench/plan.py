@@ -34,7 +34,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     waiting: int = 1_000_000
     """scale: tasks that wait."""
     waiting_few: int = 1_000
-    scale_tasks: int = 30_000
+    scale_tasks: int = 20_000
     """scale: tasks whose cost is measured, each time."""
     busy_workers: int = 10
     idle_workers: int = 5_000

@@ -43,12 +43,11 @@ async def restart_figures(plan: Plan) -> list[Figure]:
     """The journal is made by the machine itself, without streams, since that takes a third of the time."""
     with Fleet(plan.state) as fleet:
         await (await fleet.connect()).aclose()
-        fleet.cell.kill()
-        fleet.cell.wait()
+        fleet.kill_cell()
         directory = StateDirectory(fleet.state)
         _write_journal(directory, plan.restart_events)
         began_s = time.perf_counter()
-        fleet.start_again()
+        fleet.start_cell()
         await (await fleet.connect()).aclose()
         restart_s = time.perf_counter() - began_s
         fold_s = _fold_s(directory)
@@ -124,9 +123,7 @@ class _Writer:
 
     def _append(self) -> None:
         payloads = list(self._machine.take_payloads().values())
-        record = seal(
-            CELL, self._next, self._epoch, "bench", time.time_ns(), self._previous, self._events, payloads
-        )
+        record = seal(CELL, self._next, self._epoch, "bench", time.time_ns(), self._previous, self._events, payloads)
         self._journal.append(record)
         self._previous, self._next, self._events = record_hash(record), record.last + 1, []
         if self._journal.checkpoint_due:

@@ -22,7 +22,6 @@ _CROWD = 2_500
 _PREFETCHED = 1_100
 """What one worker takes in advance of tasks as short as these: those do not wait any more."""
 _WAIT_S = 120.0
-_SOAK_SHORT_S = 4.0
 _SOAK_LOOKS = 40
 
 
@@ -34,19 +33,18 @@ async def run(plan: Plan) -> list[Figure]:
 
 
 async def _waiting(plan: Plan) -> list[Figure]:
-    few_us, _, growth = await _cost_with(plan, plan.waiting_few, soak=True)
-    many_us, waiting_bytes, _ = await _cost_with(plan, plan.waiting, soak=False)
+    few_us, _ = await _cost_with(plan, plan.waiting_few)
+    many_us, waiting_bytes = await _cost_with(plan, plan.waiting)
     return [
         Figure("waiting_cost_ratio", many_us / few_us, "×", ceiling=WAITING_COST_RATIO_MAX),
         Figure("few_waiting_cpu_us", few_us, "µs/task"),
         Figure("many_waiting_cpu_us", many_us, "µs/task"),
         Figure("bytes_per_waiting_task", waiting_bytes, "B", ceiling=WAITING_BYTES_MAX),
-        Figure("growth_mb_per_1m_tasks", growth, "MB"),
     ]
 
 
-async def _cost_with(plan: Plan, waiting: int, *, soak: bool) -> tuple[float, float, float]:
-    """With so many that wait all the time: µs of the cell's CPU per task, bytes per task that waits, growth."""
+async def _cost_with(plan: Plan, waiting: int) -> tuple[float, float]:
+    """With so many that wait all the time: µs of the cell's CPU per task, and its bytes per task that waits."""
     with Fleet(plan.state) as fleet:
         client = await fleet.connect()
         try:
@@ -59,10 +57,9 @@ async def _cost_with(plan: Plan, waiting: int, *, soak: bool) -> tuple[float, fl
                 await fleet.attached(client, plan.workers)
                 await flood.work(plan.scale_tasks // 2, _WAIT_S)
                 costs_us = [await _cost_us(fleet, flood, plan.scale_tasks) for _ in range(_REPEATS)]
-                growth = await _growth(fleet, flood, _SOAK_SHORT_S) if soak else 0.0
         finally:
             await client.aclose()
-    return median(costs_us), waiting_bytes, growth
+    return median(costs_us), waiting_bytes
 
 
 async def _cost_us(fleet: Fleet, flood: Flood, tasks: int) -> float:
@@ -87,9 +84,7 @@ async def _workers(plan: Plan) -> list[Figure]:
                 before = rss_bytes(fleet.cell)
                 for number in range(ceil(plan.idle_workers / _CROWD)):
                     count = min(_CROWD, plan.idle_workers - number * _CROWD)
-                    fleet.launch(
-                        "crowd", "-m", "merit.lab.bench.crowd", fleet.server, str(count), f"idle-{number}"
-                    )
+                    fleet.launch("crowd", "-m", "merit.lab.bench.crowd", fleet.server, str(count), f"idle-{number}")
                 await fleet.attached(client, plan.busy_workers + plan.idle_workers)
                 idle_bytes = (rss_bytes(fleet.cell) - before) / plan.idle_workers
                 flood.refill = True

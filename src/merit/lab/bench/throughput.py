@@ -46,9 +46,7 @@ async def run(plan: Plan) -> list[Figure]:
     ]
     figures += [
         Figure("tasks_per_s", last.tasks_per_s, "1/s", floor=TASKS_PER_S_MIN),
-        Figure(
-            "cpu_s_per_1k", (last.cell_us + last.worker_us + last.client_us) / 1e3, "s", ceiling=CPU_S_PER_1K_MAX
-        ),
+        Figure("cpu_s_per_1k", (last.cell_us + last.worker_us + last.client_us) / 1e3, "s", ceiling=CPU_S_PER_1K_MAX),
         Figure("lost", sum(run.lost for run in runs), "tasks", ceiling=0),
         Figure("duplicated", sum(run.duplicated for run in runs), "tasks", ceiling=0),
         Figure("rss_mb", rss_mb, "MB"),

@@ -58,6 +58,7 @@ class ClientFrame(_message.Message):
     GROUPS_FIELD_NUMBER: _builtins.int
     WATCH_FIELD_NUMBER: _builtins.int
     CANCELS_FIELD_NUMBER: _builtins.int
+    AGAIN_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     ack: _builtins.int
     @_builtins.property
@@ -78,6 +79,10 @@ class ClientFrame(_message.Message):
 
     @_builtins.property
     def cancels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def again(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """which of these tasks may have been submitted before, on another stream"""
+
     def __init__(
         self,
         *,
@@ -88,10 +93,11 @@ class ClientFrame(_message.Message):
         groups: _abc.Iterable[Global___TaskGroup] | None = ...,
         watch: _abc.Iterable[_builtins.str] | None = ...,
         cancels: _abc.Iterable[_builtins.str] | None = ...,
+        again: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "cancels", b"cancels", "groups", b"groups", "hello", b"hello", "sequence", b"sequence", "tasks", b"tasks", "watch", b"watch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "again", b"again", "cancels", b"cancels", "groups", b"groups", "hello", b"hello", "sequence", b"sequence", "tasks", b"tasks", "watch", b"watch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
