@@ -25,6 +25,7 @@ from merit.pools.local_pool import PoolGaveUp
 
 from .display import BarDisplay, LineDisplay
 from .driver import InspectionJob
+from .findings import CAPABILITIES
 from .report import InspectionRun, build_report, summary, write_report
 from .tree import TreeNotListed, list_tree
 
@@ -47,7 +48,7 @@ def main() -> int:
         state = _state(options.state)
     except OSError as error:
         return _complain(f"--state: {error.filename}: {error.strerror}", 2)
-    total = len(tree.files) * 6
+    total = len(tree.files) * len(CAPABILITIES)
     display = BarDisplay(console, total) if console.is_terminal else LineDisplay(total)
     job = InspectionJob(tree, state, options.workers, display, kill_drill=options.kill_drill)
     console.print(

@@ -18,8 +18,7 @@ class BarDisplay:
     def __init__(self, console: Console, total: int) -> None:
         self._began_s = time.monotonic()
         self._progress = Progress(
-            TextColumn("inspecting"),
-            BarColumn(),
+            BarColumn(bar_width=24),  # all of it fits into 80 columns
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]:,.0f}/s"),
             TextColumn("in flight {task.fields[in_flight]:,}"),

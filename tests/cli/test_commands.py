@@ -1,11 +1,16 @@
 """Every command against a real control plane and a real worker."""
 
 import json
+import os
+import pty
+import signal
 import socket
+import subprocess
+import sys
 
 import pytest
 
-from tests.merit_command import Fleet, merit, until
+from tests.merit_command import Fleet, Running, environment, merit, until
 
 
 def test_submit_waits_and_gives_the_result(busy: Fleet):
@@ -165,8 +170,6 @@ def test_worker_runs_a_file_and_commands(busy: Fleet):
         '[[command]]\nname = "echo"\nargv = ["echo", "--", "{text}"]\noutput = "text"\n'
         '[command.parameters]\ntext = { type = "string" }\n'
     )
-    from tests.merit_command import Running
-
     words = [
         "worker",
         "package/offer.py",
@@ -189,3 +192,66 @@ def test_worker_runs_a_file_and_commands(busy: Fleet):
     finally:
         worker.kill()
     until(lambda: len(busy.merit("status", "--json").json["fleet"]) == 1, "the worker has left")
+
+
+def test_an_interrupted_wait_leaves_the_task_alone(busy: Fleet):
+    words = ["submit", "nobody_ever", "--wait", "--json", "--server", busy.server]
+    waiting = Running(["-m", "merit", *words], busy.folder, "waiting")
+    try:
+        waiting.says("no connected worker", "err")
+        waiting.send(signal.SIGINT)
+        assert waiting.ended() == 130
+    finally:
+        waiting.kill()
+    assert json.loads(waiting.out)["error"]["kind"] == "interrupted"
+    assert "goes on" in waiting.err
+    assert "Traceback" not in waiting.err
+    assert len(busy.merit("task", "list", "--capability", "nobody_ever", "--json").json["tasks"]) == 1
+
+
+def test_a_reader_that_goes_away_is_no_error(busy: Fleet):
+    program = 'exec "$0" -m merit journal show --json | head -c 1'
+    ran = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {program}", sys.executable],
+        cwd=busy.folder,
+        env=environment(MERIT_STATE=str(busy.state)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.stdout == "{"
+    assert "Traceback" not in ran.stderr
+    assert "Exception" not in ran.stderr
+
+
+def test_map_shows_how_far_it_is_beside_its_results(busy: Fleet):
+    ours, theirs = pty.openpty()
+    try:
+        with (busy.folder / "map.out").open("w") as out:
+            ran = subprocess.Popen(
+                [sys.executable, "-m", "merit", "map", "add", "-", "--server", busy.server],
+                env=environment(TERM="xterm"),
+                stdin=subprocess.PIPE,
+                stdout=out,
+                stderr=theirs,
+                text=True,
+            )
+        os.close(theirs)
+        assert ran.stdin is not None
+        with ran.stdin as lines:
+            lines.write("".join(f'{{"a": {n}, "b": 1}}\n' for n in range(100)))
+        shown = b"".join(iter(lambda: _read(ours), b""))
+        assert ran.wait(60) == 0
+    finally:
+        os.close(ours)
+    results = [json.loads(line)["result"] for line in (busy.folder / "map.out").read_text().splitlines()]
+    assert results == [n + 1 for n in range(100)]
+    assert b"100/100" in shown
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65_536)
+    except OSError:  # the other end is closed
+        return b""

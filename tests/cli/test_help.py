@@ -8,8 +8,12 @@ from collections.abc import Iterator
 import click
 import pytest
 
+from merit.app import state_directory
+from merit.app.control_plane import Settings
+from merit.cli import command
 from merit.cli.command import MeritCommand
 from merit.cli.main import COMMANDS, main, merit
+from merit.sdk import channel
 from tests.merit_command import environment
 
 
@@ -17,7 +21,7 @@ def commands() -> Iterator[tuple[str, click.Command]]:
     for name in COMMANDS:
         found = getattr(importlib.import_module(f"merit.cli.{name}"), name)
         if isinstance(found, click.Group):
-            yield from ((f"{name} {inner}", command) for inner, command in found.commands.items())
+            yield from ((f"{name} {inner}", one) for inner, one in found.commands.items())
         else:
             yield name, found
 
@@ -38,15 +42,15 @@ def test_help_loads_no_command():
     assert all(f"  {name}" in ran.stdout for name in COMMANDS)
 
 
-@pytest.mark.parametrize(("name", "command"), [pytest.param(*found, id=found[0]) for found in commands()])
-def test_each_command_has_an_example_and_json(name: str, command: click.Command, capsys: pytest.CaptureFixture[str]):
+@pytest.mark.parametrize(("name", "found"), [pytest.param(*pair, id=pair[0]) for pair in commands()])
+def test_each_command_has_an_example_and_json(name: str, found: click.Command, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as ended:
         main([*name.split(), "--help"])
     said = capsys.readouterr().out
     assert ended.value.code == 0
     assert f"merit {name}" in said
     assert "--json" in said
-    if isinstance(command, MeritCommand):
+    if isinstance(found, MeritCommand):
         assert "Example:" in said
         assert "Exit codes:" in said
 
@@ -70,3 +74,8 @@ def test_every_command_can_be_got():
     context = click.Context(merit)
     assert merit.list_commands(context) == list(COMMANDS)
     assert merit.get_command(context, "up") is not None
+
+
+def test_defaults_are_those_of_the_parts():
+    assert channel.DEFAULT_SERVER == command.DEFAULT_SERVER == Settings().grpc
+    assert state_directory.DEFAULT == command.DEFAULT_STATE

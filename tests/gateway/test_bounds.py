@@ -12,12 +12,14 @@ from merit.gateway.door import Door
 from merit.gateway.schemas import COMPILED_BYTES_MAX, BadSchema, Schemas
 from merit.gateway.streams import _converse, _Sender
 from merit.model.frames import CellFrame, ClientFrame, ClientHello, Hello, ServerFrame, Settled, Welcome, WorkerFrame
-from merit.model.limits import HELLO_BYTES_MAX, SCHEMA_BYTES_MAX
-from merit.model.tasks import TaskState
+from merit.model.ids import make_id
+from merit.model.limits import FRAME_BYTES_MAX, HELLO_BYTES_MAX, MESSAGE_BYTES_MAX, SCHEMA_BYTES_MAX, SUBMIT_TASKS_MAX
+from merit.model.tasks import TaskSpec, TaskState
 from merit.model.workers import Offer
 from merit.session.link import ProtocolViolation
 from merit.session.server_end import OUTCOMES_BYTES_MAX, ServerEnd
 from merit.storage.memory_blobs import MemoryBlobs
+from merit.wire.frames import encode_server_frame
 from merit.wire.v1 import tasks_pb2
 
 
@@ -142,3 +144,21 @@ async def test_a_stream_ends_whatever_is_raised_at_its_frames():
     context: Any = Context()
     with pytest.raises(ZeroDivisionError):
         await asyncio.wait_for(_converse(context, _Sender(str), take, lambda reason, final: None), 5)
+
+
+def test_refusals_of_whole_groups_fit_into_one_answer():
+    """As many groups as two frames hold, each with one bad task whose reason is long."""
+    schema = b'{"properties": {"n": {"type": "integer"}}}'
+    door = Door({"c": Offer("c", input_schema=schema)}, lambda digest: b"")
+    size = 0
+    for _ in range(2):
+        tasks_in_frame = FRAME_BYTES_MAX // 128
+        specs = [TaskSpec(make_id(1, number.to_bytes(10, "big")), "c") for number in range(tasks_in_frame)]
+        groups = [specs[start : start + SUBMIT_TASKS_MAX] for start in range(0, tasks_in_frame, SUBMIT_TASKS_MAX)]
+        for group in groups:
+            bad = b'{"n": "' + b"x" * 5_000 + b'"}'
+            group[0] = TaskSpec(group[0].id, "c", bad)
+        refusals = door.client_frame(ClientFrame(1, 0, ClientHello("c"), [], groups))
+        assert len(refusals) == tasks_in_frame
+        size += encode_server_frame(ServerFrame(1, 0, refusals=refusals)).ByteSize()
+    assert size < MESSAGE_BYTES_MAX

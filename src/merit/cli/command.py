@@ -13,6 +13,7 @@ from merit.cli import output
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+# As `merit.sdk.channel` and `merit.app.state_directory` have them; importing those would load gRPC for a line of help.
 DEFAULT_SERVER: Final = "127.0.0.1:50051"
 DEFAULT_STATE: Final = Path(".merit")
 

@@ -38,6 +38,7 @@ LoadBlob = Callable[[str], bytes]
 """The blob with this digest; raises ``LookupError`` when there is none."""
 
 _HEX_DIGEST_LENGTH = 64
+_BATCH_REASON_LENGTH_MAX = 200
 
 Checked = ParamSpec("Checked")
 
@@ -85,7 +86,9 @@ class Door:
         if not found:
             return True
         first = next(iter(found.values()))
-        reason = f"not taken, since task {first.task} of the same submit was refused: {first.field} {first.reason}"
+        # Said of each of up to 1,000 tasks, of several groups in one frame: short enough for all to fit into an answer.
+        why = f"{first.field} {first.reason}"[:_BATCH_REASON_LENGTH_MAX]
+        reason = f"not taken, since task {first.task} of the same submit was refused: {why}"
         refusals += [found.get(spec.id) or Refusal(spec.id, "batch", "tasks", reason) for spec in group]
         return False
 

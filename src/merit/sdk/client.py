@@ -430,4 +430,6 @@ def _translated(error: grpc.aio.AioRpcError, server: str) -> MeritError:
     if error.code() in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT):
         field, _, reason = (error.details() or "").partition(": ")
         return Refused(Refusal("", error.code().name.lower(), field, reason))
+    if error.code() is grpc.StatusCode.DATA_LOSS:
+        return MeritError(error.details() or "a stored content is damaged")  # asking again cannot help
     return Unreachable(f"the control plane at {server} did not answer: {error.code().name}: {error.details()}")

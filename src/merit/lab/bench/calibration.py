@@ -66,7 +66,7 @@ async def _echo() -> dict[str, float]:
     try:
         port = int(await server.stdout.readline())
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            call = channel.stream_stream(_METHOD)()
+            call: grpc.aio.StreamStreamCall[bytes, bytes] = channel.stream_stream(_METHOD)()
             times: list[float] = []
             for _ in range(_ECHOES):
                 began_s = time.perf_counter()
@@ -108,12 +108,12 @@ async def _loop_turns_per_s() -> float:
 async def _serve_echo() -> None:
     """The other process of ``_echo``: says its port, and everything that it hears."""
 
-    async def session(_: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+    async def session(_: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         while (message := await context.read()) is not grpc.aio.EOF:
             await context.write(message)
 
     server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
-    handler = grpc.stream_stream_rpc_method_handler(session)
+    handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(session)
     service, _, method = _METHOD.strip("/").partition("/")
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
     port = server.add_insecure_port("127.0.0.1:0")

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Final
+from typing import IO, Any, Final
 
 import psutil
 
@@ -28,6 +28,7 @@ CAPABILITIES: Final = "merit.lab.bench.capabilities"
 _START_S: Final = 30.0
 _STOP_S: Final = 5.0
 _LOOK_S: Final = 0.02
+_WATCH_S: Final = 0.5
 _LOG_TAIL: Final = 2_000
 
 
@@ -36,7 +37,8 @@ class FleetFailed(Exception):
 
 
 class Fleet:
-    """Use it as ``with Fleet(directory) as fleet``: on leaving, every process is killed and every file removed.
+    """Use it as ``async with Fleet(directory) as fleet``: on leaving, every process is killed and every file removed.
+    When a process dies that was not to, what runs inside is canceled and ``FleetFailed`` says why.
 
     Args:
         directory: on whose disk the state lies; the system's temporary one by default.
@@ -52,14 +54,40 @@ class Fleet:
         self.workers: list[psutil.Process] = []
         self._running: list[tuple[psutil.Process, Path]] = []
         self._logs: list[IO[bytes]] = []
+        self._owner: asyncio.Task[Any] | None = None
+        self._watching: asyncio.Task[None]
+        self._failure: FleetFailed | None = None
 
-    def __enter__(self) -> Fleet:
+    async def __aenter__(self) -> Fleet:
+        self._owner = asyncio.current_task()
         self.start_cell()
+        self._watching = asyncio.create_task(self._watch())
         return self
 
-    def __exit__(
+    async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._watching.cancel()
+        try:
+            if self._failure is not None and kind is asyncio.CancelledError:
+                assert self._owner is not None
+                self._owner.uncancel()
+                raise self._failure
+        finally:
+            self._end()
+
+    async def _watch(self) -> None:
+        """Whoever dies unasked ends the benchmark, which would wait for it for ever."""
+        while self._failure is None:
+            await asyncio.sleep(_WATCH_S)
+            try:
+                self.check()
+            except FleetFailed as failed:
+                self._failure = failed
+        assert self._owner is not None
+        self._owner.cancel()
+
+    def _end(self) -> None:
         processes = [process for process, _ in self._running]
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):

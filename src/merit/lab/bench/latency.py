@@ -21,7 +21,7 @@ async def run(plan: Plan) -> list[Figure]:
     """The disk is measured in between, since the bars go by it."""
     times_s: list[float] = []
     syncs_s: list[float] = []
-    with Fleet(plan.state) as fleet:
+    async with Fleet(plan.state) as fleet:
         client = await fleet.connect()
         try:
             fleet.add_workers(plan.workers, plan.concurrency)

@@ -52,7 +52,7 @@ async def run(plan: Plan) -> list[Figure]:
     """Each rate in turn, then the stall."""
     figures: list[Figure] = []
     p99s_ms: list[float] = []
-    with Fleet(plan.state) as fleet:
+    async with Fleet(plan.state) as fleet:
         client = await fleet.connect()
         try:
             fleet.add_workers(plan.workers, plan.concurrency)

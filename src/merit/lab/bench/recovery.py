@@ -25,7 +25,7 @@ async def _kill_half_way(plan: Plan) -> list[Figure]:
     half = plan.naps // 2
     ideal_s = plan.nap_s * (half / _WORKERS + (plan.naps - half))
     done: list[TaskHandle] = []
-    with Fleet(plan.state) as fleet:
+    async with Fleet(plan.state) as fleet:
         client = await fleet.connect()
         try:
             fleet.add_workers(_WORKERS, 1)

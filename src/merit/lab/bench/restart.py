@@ -41,7 +41,7 @@ _BEFORE_EVENTS: Final = 30_000
 
 async def restart_figures(plan: Plan) -> list[Figure]:
     """The journal is made by the machine itself, without streams, since that takes a third of the time."""
-    with Fleet(plan.state) as fleet:
+    async with Fleet(plan.state) as fleet:
         await (await fleet.connect()).aclose()
         fleet.kill_cell()
         directory = StateDirectory(fleet.state)

@@ -45,7 +45,7 @@ async def _waiting(plan: Plan) -> list[Figure]:
 
 async def _cost_with(plan: Plan, waiting: int) -> tuple[float, float]:
     """With so many that wait all the time: µs of the cell's CPU per task, and its bytes per task that waits."""
-    with Fleet(plan.state) as fleet:
+    async with Fleet(plan.state) as fleet:
         client = await fleet.connect()
         try:
             async with Flood(fleet.server) as flood:
@@ -69,7 +69,7 @@ async def _cost_us(fleet: Fleet, flood: Flood, tasks: int) -> float:
 
 
 async def _workers(plan: Plan) -> list[Figure]:
-    with Fleet(plan.state) as fleet:
+    async with Fleet(plan.state) as fleet:
         client = await fleet.connect()
         try:
             async with Flood(fleet.server) as flood:
@@ -102,7 +102,7 @@ async def _workers(plan: Plan) -> list[Figure]:
 
 
 async def _soak(plan: Plan, soak_s: float) -> Figure:
-    with Fleet(plan.state) as fleet:
+    async with Fleet(plan.state) as fleet:
         client = await fleet.connect()
         try:
             fleet.add_workers(plan.workers, plan.concurrency)

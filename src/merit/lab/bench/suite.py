@@ -12,6 +12,7 @@ from msgspec import Struct
 from merit.lab.bench import latency, openloop, recovery, scale, throughput
 from merit.lab.bench.calibration import calibrate
 from merit.lab.bench.figures import Figure
+from merit.lab.bench.fleet import FleetFailed
 from merit.lab.bench.plan import Plan
 
 BENCHMARKS: Final[Mapping[str, Callable[[Plan], Awaitable[list[Figure]]]]] = {
@@ -21,6 +22,9 @@ BENCHMARKS: Final[Mapping[str, Callable[[Plan], Awaitable[list[Figure]]]]] = {
     "recovery": recovery.run,
     "scale": scale.run,
 }
+
+_LIMIT_S: Final = 240.0
+"""A benchmark that takes this long at whatever size is stuck."""
 
 
 class Measurement(Struct, frozen=True):
@@ -63,6 +67,10 @@ async def measure(names: Sequence[str], plan: Plan, progress: Callable[[str], No
     figures: list[Figure] = []
     for name in names:
         progress(name)
-        found = await BENCHMARKS[name](plan)
+        try:
+            async with asyncio.timeout(_LIMIT_S + plan.soak_s):
+                found = await BENCHMARKS[name](plan)
+        except TimeoutError:
+            raise FleetFailed(f"{name} did not come to an end within {_LIMIT_S + plan.soak_s:g} s") from None
         figures += [figure.of(name) for figure in found] if len(names) > 1 else found
     return Measurement(figures, machine)

@@ -30,7 +30,7 @@ class _Run(Struct):
 
 async def run(plan: Plan) -> list[Figure]:
     """Figures of one run for each size in ``plan.tasks``; the plain names are those of the last one."""
-    with Fleet(plan.state) as fleet:
+    async with Fleet(plan.state) as fleet:
         client = await fleet.connect()
         try:
             fleet.add_workers(plan.workers, plan.concurrency)

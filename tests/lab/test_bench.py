@@ -1,0 +1,87 @@
+"""Each benchmark at a tiny size: that it ends, and says what it should. What comes out is not looked at, but for what
+must never be."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from merit.lab.bench.figures import Figure, percentile
+from merit.lab.bench.fleet import Fleet, FleetFailed
+
+SIZES = {
+    "throughput": ["--tasks", "50", "--tasks", "100"],
+    "openloop": ["--rates", "200", "--offer", "0.5", "--stall", "0.3", "--stall-rate", "100"],
+    "latency": ["--rounds", "10"],
+    "recovery": ["--naps", "10", "--nap", "0.01", "--restart-events", "2000"],
+    "scale": [
+        "--waiting",
+        "2000",
+        "--waiting-few",
+        "100",
+        "--scale-tasks",
+        "200",
+        "--busy-workers",
+        "2",
+        "--idle-workers",
+        "5",
+        "--workers",
+        "1",
+    ],
+}
+NAMES = {
+    "throughput": {"tasks_per_s_50", "tasks_per_s_100", "tasks_per_s", "cpu_s_per_1k", "lost", "duplicated", "rss_mb"},
+    "openloop": {"held_200", "open_p99_ms", "stall_recovery_s"},
+    "latency": {"p50_ms", "p99_ms"},
+    "recovery": {"over_ideal", "lost", "duplicated", "restart_1m_events_s", "fold_events_per_s"},
+    "scale": {"waiting_cost_ratio", "workers_cost_ratio", "bytes_per_waiting_task", "bytes_per_idle_worker"},
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_benchmark_says_its_figures(name: str, tmp_path: Path):
+    ran = subprocess.run(
+        [sys.executable, "-m", "merit", "bench", name, *SIZES[name], "--state", str(tmp_path), "--json"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert ran.returncode == 0, ran.stderr
+    said = json.loads(ran.stdout)
+    figures = {figure["name"]: figure for figure in said["figures"]}
+    assert figures.keys() >= NAMES[name]
+    assert all(figure.keys() == {"name", "value", "unit", "bar", "ok"} for figure in figures.values())
+    for never in {"lost", "duplicated"} & figures.keys():
+        assert figures[never] == {"name": never, "value": 0, "unit": "tasks", "bar": 0, "ok": True}
+    assert said["machine"].keys() >= {"fsync_p50_ms", "fsync_p99_ms", "grpc_echo_p50_ms", "grpc_echoes_per_s", "cpus"}
+    assert list(tmp_path.iterdir()) == [], "everything is removed"
+
+
+async def test_a_fleet_whose_control_plane_dies_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    with pytest.raises(FleetFailed, match="cell-0 has ended"):
+        async with Fleet(tmp_path) as fleet:
+            client = await fleet.connect()
+            try:
+                fleet.cell.kill()
+                await asyncio.Event().wait()
+            finally:
+                await client.aclose()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_figure_is_ok_on_the_right_side_of_its_bar():
+    assert Figure("x", 2, "s", ceiling=2).ok
+    assert not Figure("x", 2.1, "s", ceiling=2).ok
+    assert Figure("x", 2, "s", floor=2).ok
+    assert not Figure("x", 1.9, "s", floor=2).ok
+    assert Figure("x", 2, "s").ok is None
+
+
+def test_what_never_came_is_no_number_and_misses_its_bar():
+    figure = Figure("x", percentile([1.0, float("inf")], 0.99), "s", ceiling=10)
+    assert figure.view() == {"name": "x", "value": None, "unit": "s", "bar": 10.0, "ok": False}
