@@ -70,7 +70,7 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     def fail(_descriptor):
         raise OSError(28, "planned: no space")
 
-    monkeypatch.setattr(durable_files.os, "fsync", fail)
+    monkeypatch.setattr("merit.storage.durable_files.os.fsync", fail)
     with pytest.raises(BlobUnavailable, match="no space"):
         blobs.put("tenant", b"x")
     monkeypatch.undo()
@@ -92,7 +92,7 @@ def test_everything_is_synced_before_it_is_named(tmp_path, monkeypatch):
 
     blobs = FileBlobs(tmp_path)
     blobs.put("tenant", b"first, which makes directories")
-    monkeypatch.setattr(durable_files.os, "fsync", note_fsync)
+    monkeypatch.setattr("merit.storage.durable_files.os.fsync", note_fsync)
     monkeypatch.setattr(Path, "replace", note_replace)
     blobs.put("tenant", b"second")
     assert steps[-3:] == ["file", "rename", "directory"]

@@ -2,7 +2,7 @@ import pytest
 
 from merit.model.record import Tail, after
 from merit.ports.journal import Fenced, JournalUnavailable, LeaderElsewhere, OutcomeUnknown
-from merit.storage.memory_journal import FaultPlan, MemoryDisk, MemoryJournal
+from merit.storage.memory_journal import FaultPlan, MemoryDisk, MemoryJournal, PendingAppend
 from merit.testing.journal_contract import CELL, JournalContract, batch
 
 
@@ -26,7 +26,9 @@ def test_a_crash_loses_what_is_pending_and_nothing_else():
     for _ in range(3):
         record = batch(tail)
         tail = after(record)
-        records.append((record, journal.append(record)))
+        pending = journal.append(record)
+        assert isinstance(pending, PendingAppend)
+        records.append((record, pending))
     assert journal.pending == 3
     assert journal.tail().next == 1
     journal.settle(1)
@@ -45,9 +47,11 @@ async def test_a_deferred_append_can_be_awaited():
     disk = MemoryDisk(CELL)
     journal = MemoryJournal(disk, deferred=True)
     pending = journal.append(batch(journal.lead("a", 1)))
+    assert isinstance(pending, PendingAppend)
     journal.settle()
     await pending
     pending = journal.append(batch(journal.tail()))
+    assert isinstance(pending, PendingAppend)
     disk.depose()
     journal.settle()
     with pytest.raises(Fenced, match="leads no more"):

@@ -42,7 +42,9 @@ def test_a_file_that_was_cut_off_is_skipped(tmp_path, length):
     store.save(2, 1, HASH, b"state" * 100)
     path = tmp_path / f"snapshot-{2:020}.bin"
     path.write_bytes(path.read_bytes()[:length])
-    assert store.latest().sequence == 1
+    latest = store.latest()
+    assert latest is not None
+    assert latest.sequence == 1
     assert str(path) in store.damaged[0]
 
 
@@ -68,12 +70,14 @@ def test_a_failed_sync_leaves_the_old_ones(tmp_path, monkeypatch):
     def fail(_descriptor):
         raise OSError(5, "planned")
 
-    monkeypatch.setattr(durable_files.os, "fsync", fail)
+    monkeypatch.setattr("merit.storage.durable_files.os.fsync", fail)
     with pytest.raises(SnapshotUnavailable, match="planned"):
         store.save(2, 1, HASH, b"better")
     monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == [f"snapshot-{1:020}.bin"]
-    assert store.latest().data == b"good"
+    latest = store.latest()
+    assert latest is not None
+    assert latest.data == b"good"
 
 
 def test_a_place_that_is_no_directory_is_named(tmp_path):

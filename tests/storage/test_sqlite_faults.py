@@ -93,7 +93,7 @@ def test_a_failing_disk_stops_the_journal(tmp_path, kind, code, error, lasting):
         directory = tmp_path / str(number)
         disk = FailingDisk({kind}, code, lasting)
         vfs = WatchedVfs("failing", disk)
-        acknowledged = []
+        acknowledged: list[Record] = []
         try:
             with closing(SqliteJournal(directory, CELL, vfs="failing")) as journal:
                 tail = journal.lead("a", 1)
@@ -124,7 +124,7 @@ def test_a_disk_that_fails_during_a_checkpoint_or_a_start(tmp_path, kind):
     failures = 0
     for number in range(60):
         directory = tmp_path / str(number)
-        acknowledged = []
+        acknowledged: list[Record] = []
         with closing(SqliteJournal(directory, CELL)) as journal:
             tail = journal.lead("a", 1)
             for _ in range(5):

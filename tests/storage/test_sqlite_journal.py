@@ -233,6 +233,7 @@ def test_a_leader_in_another_process_is_named_and_its_death_frees_the_lock(tmp_p
     )
     with child:
         try:
+            assert child.stdout is not None
             assert child.stdout.readline() == b"1\n"
             with SqliteJournal(tmp_path, CELL) as journal:
                 with pytest.raises(LeaderElsewhere, match=f"'the child' .process {child.pid}."):

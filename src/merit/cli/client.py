@@ -47,7 +47,7 @@ def ask(
     except MeritError as error:
         raise CliError("failed", str(error), output.FAILED) from error
     except ValueError as error:
-        raise CliError("invalid", str(error), output.REFUSED) from error
+        raise CliError("invalid", str(error), output.USAGE) from error
     except TimeoutError as error:
         raise CliError("timeout", f"not done within {timeout_s:g} s", output.TIMED_OUT) from error
 
@@ -56,4 +56,4 @@ def refusal_of(error: Refused) -> CliError:
     """What was refused, as the command says it."""
     refusal = error.refusal
     details = {"id": refusal.task, "field": refusal.field} if refusal.task else {"field": refusal.field}
-    return CliError(refusal.code, str(error), output.REFUSED, **details)
+    return CliError(refusal.code, str(error), output.FAILED, **details)

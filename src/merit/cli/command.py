@@ -19,8 +19,8 @@ DEFAULT_STATE: Final = Path(".merit")
 
 _CODES: Final = {
     0: "it went well",
-    output.FAILED: "a task failed or was canceled; damage was found; a server could not go on",
-    output.REFUSED: "wrong usage, or input that was refused",
+    output.FAILED: "a task failed, was canceled or refused; damage was found; a server could not go on",
+    output.USAGE: "wrong usage; nothing was done",
     output.UNREACHABLE: "no control plane answered",
     output.TIMED_OUT: "the wait was over before the task was; the task goes on",
     output.INTERRUPTED: "interrupted",
@@ -38,7 +38,7 @@ class MeritCommand(click.Command):
     def __init__(self, *args: Any, example: str, codes: Sequence[int] = (), **settings: Any) -> None:
         super().__init__(*args, **settings)
         self._example = example
-        self._codes = sorted({0, output.REFUSED, output.INTERRUPTED, *codes})
+        self._codes = sorted({0, output.USAGE, output.INTERRUPTED, *codes})
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Example"):

@@ -182,7 +182,7 @@ def _error(error: JournalError | UnreadableEvent) -> CliError:
         return CliError("journal_damaged", str(error), output.FAILED, sequence=error.sequence)
     if isinstance(error, UnreadableEvent):
         return CliError("journal_unreadable", str(error), output.FAILED)
-    return CliError("journal_unavailable", str(error), output.REFUSED)
+    return CliError("journal_unavailable", str(error), output.USAGE)
 
 
 def _progress() -> Any:

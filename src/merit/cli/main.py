@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except click.ClickException as error:
         context = error.ctx if isinstance(error, click.UsageError) else None
         where = f"; see {context.command_path} --help" if context else ""
-        code = _complain(CliError("usage", f"{error.format_message().rstrip('.')}{where}", output.REFUSED), given)
+        code = _complain(CliError("usage", f"{error.format_message().rstrip('.')}{where}", output.USAGE), given)
     except CliError as error:
         code = _complain(error, given)
     sys.exit(code if isinstance(code, int) else 0)

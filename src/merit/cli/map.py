@@ -123,7 +123,7 @@ def _lines_of(file: BinaryIO) -> list[tuple[int, bytes]]:
     """Number and text of each line that is not empty. Raises CliError for one that is no JSON object."""
     data = file.read(INPUT_BYTES_MAX + 1)
     if len(data) > INPUT_BYTES_MAX:
-        raise CliError("usage", f"{file.name}: more than {INPUT_BYTES_MAX:,} bytes: split the file", output.REFUSED)
+        raise CliError("usage", f"{file.name}: more than {INPUT_BYTES_MAX:,} bytes: split the file", output.USAGE)
     lines = [(number, text) for number, text in enumerate(data.split(b"\n"), 1) if text.strip()]
     for number, text in lines:
         try:
@@ -132,7 +132,7 @@ def _lines_of(file: BinaryIO) -> list[tuple[int, bytes]]:
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             reason = f"no JSON: {error}"
         if reason:
-            raise CliError("usage", f"{file.name}, line {number}: {reason}; nothing was submitted", output.REFUSED)
+            raise CliError("usage", f"{file.name}, line {number}: {reason}; nothing was submitted", output.USAGE)
     return lines
 
 

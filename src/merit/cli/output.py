@@ -10,9 +10,9 @@ from typing import Any, Final
 import msgspec
 
 FAILED: Final = 1
-"""Exit code: the task failed, damage was found, a server could not go on."""
-REFUSED: Final = 2
-"""Exit code: wrong usage, or input that was refused."""
+"""Exit code: the task failed or was refused, damage was found, a server could not go on."""
+USAGE: Final = 2
+"""Exit code: wrong usage; nothing was asked of the control plane."""
 UNREACHABLE: Final = 3
 """Exit code: no control plane answered."""
 TIMED_OUT: Final = 4

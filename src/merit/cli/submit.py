@@ -166,7 +166,7 @@ def _object(params: str) -> dict[str, Any]:
 
 
 def _bad(message: str) -> CliError:
-    return CliError("usage", message, output.REFUSED)
+    return CliError("usage", message, output.USAGE)
 
 
 def _with_hint(error: Refused, values: Sequence[str]) -> CliError:

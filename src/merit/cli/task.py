@@ -29,7 +29,7 @@ def task() -> None:
     "list",
     cls=MeritCommand,
     example="merit task list --state dead --limit 20",
-    codes=(output.UNREACHABLE,),
+    codes=(output.FAILED, output.UNREACHABLE),
 )
 @click.option(
     "--state",
@@ -61,7 +61,7 @@ def list_tasks(
         note(f"more: --cursor {answer['next_cursor']}")
 
 
-@task.command("show", cls=MeritCommand, example="merit task show ID", codes=(output.UNREACHABLE,))
+@task.command("show", cls=MeritCommand, example="merit task show ID", codes=(output.FAILED, output.UNREACHABLE))
 @click.argument("task_id", metavar="ID")
 @server_option
 @connect_option
@@ -83,7 +83,7 @@ def show_task(task_id: str, server: str, connect_timeout_s: float, as_json: bool
     "cancel",
     cls=MeritCommand,
     example="merit task cancel ID",
-    codes=(output.UNREACHABLE,),
+    codes=(output.FAILED, output.UNREACHABLE),
 )
 @click.argument("ids", metavar="ID...", nargs=-1, required=True)
 @click.option("--reason", default="", help="Is kept with the task.")
@@ -91,9 +91,9 @@ def show_task(task_id: str, server: str, connect_timeout_s: float, as_json: bool
 @connect_option
 @json_option
 def cancel_tasks(ids: tuple[str, ...], reason: str, server: str, connect_timeout_s: float, as_json: bool) -> None:
-    """Call tasks off; a running function is told. Exit code 2 if one could not be (it has ended already, say)."""
+    """Call tasks off; a running function is told. Exit code 1 if one could not be (it has ended already, say)."""
     if len(ids) > _CANCEL_MAX:
-        raise CliError("usage", f"{len(ids):,} ids; {_CANCEL_MAX:,} at most at a time", output.REFUSED)
+        raise CliError("usage", f"{len(ids):,} ids; {_CANCEL_MAX:,} at most at a time", output.USAGE)
 
     async def work(client: AsyncClient) -> list[dict[str, Any]]:
         refusals = await client.cancel([_checked(one) for one in ids], reason)
@@ -109,12 +109,12 @@ def cancel_tasks(ids: tuple[str, ...], reason: str, server: str, connect_timeout
         for one in refused:
             note(f"merit: {one['id']}: {one['message']}")
     if refused:
-        raise click.exceptions.Exit(output.REFUSED)
+        raise click.exceptions.Exit(output.FAILED)
 
 
 def _checked(task_id: str) -> str:
     if not is_task_id(task_id):
-        raise CliError("invalid", f"{task_id!r} is no task id (a UUID version 7 in lower case)", output.REFUSED)
+        raise CliError("invalid", f"{task_id!r} is no task id (a UUID version 7 in lower case)", output.USAGE)
     return task_id
 
 

@@ -57,7 +57,7 @@ def up(state: Path, grpc: str, as_json: bool) -> None:
     try:
         check_address(grpc)
     except CannotListen as error:
-        raise CliError("address", str(error), output.REFUSED) from error
+        raise CliError("address", str(error), output.USAGE) from error
     try:
         _check_quarantine(StateDirectory(state))
         asyncio.run(run_until_signal(Settings(state=state, grpc=grpc), ready))

@@ -105,9 +105,9 @@ def worker(
     try:
         serve(*offered, server=server, name=name, concurrency=concurrency, processes=processes, tags=tags)
     except WorkerRefused as error:
-        raise CliError("refused", str(error), output.REFUSED) from error
+        raise CliError("refused", str(error), output.USAGE) from error
     except ValueError as error:
-        raise CliError("usage", str(error), output.REFUSED) from error
+        raise CliError("usage", str(error), output.USAGE) from error
 
 
 def _offered(module: str | None, commands: Sequence[Path]) -> list[Capability[..., Any]]:
@@ -117,7 +117,7 @@ def _offered(module: str | None, commands: Sequence[Path]) -> list[Capability[..
         CliError: nothing, or something that is not right; the message says where.
     """
     if module is None and not commands:
-        raise CliError("usage", "name a MODULE, or a file of commands with --command", output.REFUSED)
+        raise CliError("usage", "name a MODULE, or a file of commands with --command", output.USAGE)
     offered: list[Capability[..., Any]] = []
     try:
         if module is not None:
@@ -125,16 +125,16 @@ def _offered(module: str | None, commands: Sequence[Path]) -> list[Capability[..
         for path in commands:
             offered += load_commands(path)
     except CapabilityError as error:
-        raise CliError("capability", str(error), output.REFUSED) from error
+        raise CliError("capability", str(error), output.USAGE) from error
     except OSError as error:
-        raise CliError("module", f"{error.filename}: {error.strerror}", output.REFUSED) from error
+        raise CliError("module", f"{error.filename}: {error.strerror}", output.USAGE) from error
     if not offered:
         message = f"{module or 'the command files'}: no capability there; decorate a function with @capability"
-        raise CliError("module", message, output.REFUSED)
+        raise CliError("module", message, output.USAGE)
     names = [item.name for item in offered]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise CliError("capability", f"{twice[0]}: two capabilities have this name; rename one", output.REFUSED)
+        raise CliError("capability", f"{twice[0]}: two capabilities have this name; rename one", output.USAGE)
     return offered
 
 
@@ -150,15 +150,15 @@ def _imported(module: str) -> Any:
             message = f"there is no module {name}; give a name that can be imported from here, or a path to a .py file"
         else:
             message = f"{module} cannot be imported: it needs {missing}, which is not installed"
-        raise CliError("module", message, output.REFUSED) from error
+        raise CliError("module", message, output.USAGE) from error
     except Exception as error:
-        raise CliError("module", f"{module} cannot be imported: {_where(error)}", output.REFUSED) from error
+        raise CliError("module", f"{module} cannot be imported: {_where(error)}", output.USAGE) from error
 
 
 def _name_of(path: Path) -> str:
     """The name under which a file is imported, with the folder to find it in put in front of the path."""
     if not path.is_file():
-        raise CliError("module", f"{path}: there is no such file", output.REFUSED)
+        raise CliError("module", f"{path}: there is no such file", output.USAGE)
     path = path.resolve()
     names, folder = [path.stem], path.parent
     while (folder / "__init__.py").is_file():
@@ -198,4 +198,4 @@ def _run_pool(name: str, module: list[str], options: list[str], count: int) -> N
     try:
         asyncio.run(run())
     except PoolGaveUp as error:
-        raise CliError("pool", str(error), output.REFUSED) from error
+        raise CliError("pool", str(error), output.USAGE) from error

@@ -80,7 +80,7 @@ def _task_submitted(state: State, event: TaskSubmitted, payloads: Payloads, now_
         state.order,
     )
     state.order += 1
-    state.live_bytes += len(parameters)
+    state.live_bytes += task.request_bytes
     tasks[event.task] = task
     if event.after:
         for needed in event.after:
@@ -263,7 +263,7 @@ def _end_others(state: State, event: Event, task: Task, now_ns: int) -> None:
 
 def _finish(state: State, task: Task, now_ns: int) -> None:
     task.ended_ns = now_ns
-    state.live_bytes -= len(task.parameters)
+    state.live_bytes -= task.request_bytes
     state.finals.append(task)
     state.finals_bytes += task.weight_bytes()
     if len(state.finals) > state.finals_max or state.finals_bytes > state.finals_bytes_max:

@@ -170,7 +170,7 @@ def _restore(kept: _Snapshot) -> State:
         task.tenant = shared.setdefault(task.tenant, task.tenant)
         task.principal = shared.setdefault(task.principal, task.principal)
         if not task.state.final:
-            state.live_bytes += len(task.parameters)
+            state.live_bytes += task.request_bytes
             if task.state is TaskState.WAITING and task.blocked_by:
                 for other in state.needed(task):
                     if not other.state.final:

@@ -154,7 +154,7 @@ def _check_sums(state: State) -> None:
         f"has {len(state.finals)} of {len(finals)} final tasks",
     )
     _holds(state.live == len(live), "live", f"{state.live} for {len(live)}")
-    _holds(state.live_bytes == sum(len(task.parameters) for task in live), "live_bytes", str(state.live_bytes))
+    _holds(state.live_bytes == sum(task.request_bytes for task in live), "live_bytes", str(state.live_bytes))
     _holds(state.finals_bytes == sum(task.weight_bytes() for task in finals), "finals_bytes", str(state.finals_bytes))
     _holds(len(finals) <= state.finals_max, "finals", f"{len(finals)} of at most {state.finals_max}")
     _holds(state.finals_bytes <= state.finals_bytes_max, "finals_bytes", f"{state.finals_bytes} are too many")

@@ -70,7 +70,7 @@ def _check_submit(desk: Desk, command: SubmitTasks) -> list[TaskSpec]:
             desk.refusals.append(refusal)
             continue
         room -= 1
-        room_bytes -= len(spec.parameters)
+        room_bytes -= spec.request_bytes
         batch.add(spec.id)
         fresh.append(spec)
     return fresh
@@ -85,7 +85,7 @@ def _check_new(desk: Desk, spec: TaskSpec, tenant: str, batch: set[str], room: i
         reason = _check_dependency(desk, needed, tenant, batch)
         if reason:
             return Refusal(spec.id, "not_found", "after", reason)
-    if room < 1 or room_bytes < len(spec.parameters):
+    if room < 1 or room_bytes < spec.request_bytes:
         reason = (
             f"the cell holds {desk.state.live:,} tasks of {desk.state.live_bytes:,} bytes and takes "
             f"{desk.limits.live_tasks_max:,} of {desk.limits.live_bytes_max:,}; submit again later"

@@ -8,6 +8,9 @@ from msgspec import Struct
 
 from merit.model.limits import ATTEMPTS_DEFAULT, RUN_TIMEOUT_NS_DEFAULT
 
+DEPENDENCY_BYTES = 100
+"""What one entry in ``after`` costs: the text of an id, and the way back from it."""
+
 
 class Priority(IntEnum):
     """Higher goes first."""
@@ -78,6 +81,11 @@ class TaskSpec(Struct, frozen=True, gc=False):
     after: tuple[str, ...] = ()
     description: str = ""
 
+    @property
+    def request_bytes(self) -> int:
+        """As ``Task.request_bytes``."""
+        return len(self.parameters) + len(self.description) + DEPENDENCY_BYTES * len(self.after)
+
 
 class Attempt(Struct, array_like=True, gc=False):
     """One try. Times are Unix nanoseconds by the control plane's clock, 0 while they have not come."""
@@ -138,6 +146,11 @@ class Task(Struct, array_like=True, gc=False):
     def attempt(self, number: int) -> Attempt | None:
         """The attempt with this number (they count from 1), or None."""
         return self.attempts[number - 1] if 0 < number <= len(self.attempts) else None
+
+    @property
+    def request_bytes(self) -> int:
+        """What the task's own description takes in memory, roughly, for the bound on live tasks."""
+        return len(self.parameters) + len(self.description) + DEPENDENCY_BYTES * len(self.after)
 
     def weight_bytes(self) -> int:
         """What the task's contents take in memory, for the cell's bounds."""

@@ -104,7 +104,9 @@ class CellEnd:
             frame.sequence, frame.ack = link.stamp(content=True)
             self._welcome, self._drain = None, False
             return frame
-        if link.ack_due:
+        # Not while assignments wait for the window: a worker that drains would take the acknowledgement of its last frame
+        # for the word that nothing more comes.
+        if link.ack_due and not self._assignments:
             _, ack = link.stamp(content=False)
             return CellFrame(ack=ack)
         return None
