@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from merit.ports.blobs import BlobCorrupt, BlobUnavailable
-from merit.storage import durable_files
 from merit.storage.file_blobs import FileBlobs, tenant_directory
 from merit.storage.memory_blobs import MemoryBlobs
 from merit.testing.blob_contract import HOSTILE_TENANTS, BlobContract

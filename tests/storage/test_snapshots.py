@@ -1,7 +1,6 @@
 import pytest
 
 from merit.ports.snapshots import SnapshotUnavailable
-from merit.storage import durable_files
 from merit.storage.file_snapshots import FileSnapshots
 from merit.storage.memory_snapshots import MemorySnapshots
 from merit.testing.snapshot_contract import SnapshotContract

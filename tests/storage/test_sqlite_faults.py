@@ -10,7 +10,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from merit.model.record import Tail, after
+from merit.model.record import Record, Tail, after
 from merit.ports.journal import JournalError, JournalUnavailable, OutcomeUnknown
 from merit.storage.sqlite_journal import SqliteJournal
 from merit.storage.verify import verify_journal
