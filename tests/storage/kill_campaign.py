@@ -122,7 +122,7 @@ def kill_at_moments(home, kills):
     acknowledged = []
 
     def kill(child):
-        time.sleep(chance.uniform(0.001, 0.03))
+        time.sleep(chance.uniform(0.001, 0.08))
         os.kill(child, signal.SIGKILL)
 
     for number in range(kills):

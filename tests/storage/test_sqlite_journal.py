@@ -269,6 +269,7 @@ def small_log(monkeypatch, due, limit):
     monkeypatch.setattr(sqlite_journal, "WAL_BYTES_DUE", due)
     monkeypatch.setattr(sqlite_journal, "WAL_BYTES_MAX", limit)
     monkeypatch.setattr(sqlite_journal, "_REST_BYTES", due // 8)
+    monkeypatch.setattr(sqlite_journal, "_LOG_BYTES", 0)
 
 
 def append_many(journal, tail, count):

@@ -7,6 +7,8 @@ by default, it would cost an append now and then tens of milliseconds.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
 from pathlib import Path
 from typing import Final
@@ -35,6 +37,8 @@ WAL_BYTES_MAX: Final = 256 * 1024 * 1024
 """Size of the write-ahead log from which on an append does the checkpoint itself: whoever should call `checkpoint` does
 not, or cannot keep up."""
 
+_LOG_BYTES: Final = WAL_BYTES_DUE + 1024 * 1024
+_SPACE_TO_EXTEND: Final = 16
 _PASSES_MAX: Final = 4
 _REST_BYTES: Final = 256 * 1024  # what may be left for the pass that appends wait for
 
@@ -80,7 +84,9 @@ class SqliteJournal(SqliteReader):
         try:
             if self._connection is None:
                 self._open()
-            return self._begin_epoch(holder, now_ns)
+            tail = self._begin_epoch(holder, now_ns)
+            self._extend_log()
+            return tail
         except apsw.Error as error:
             raise self._gave_up(sqlite_format.translated(error, self._path, self.cell)) from error
         except OSError as error:
@@ -126,6 +132,10 @@ class SqliteJournal(SqliteReader):
         self._expected = Tail(record.last + 1, digest, record.epoch)
         if self._wal_bytes >= self._wal_bytes_inline:
             self._bound_log()
+
+    def size_bytes(self) -> int:
+        """See `JournalReader.size_bytes`; of the log only what is in use."""
+        return self._path.stat().st_size + self._wal_bytes
 
     @property
     def checkpoint_due(self) -> bool:
@@ -204,6 +214,25 @@ class SqliteJournal(SqliteReader):
             self._writer.execute("UPDATE meta SET epoch = ?, holder = ?, led_ns = ?", (epoch, holder, now_ns))
         self._expected = Tail(tail.next, tail.last_hash, epoch)
         return self._expected
+
+    def _extend_log(self) -> None:
+        """Make the log as long as it will get, with zeros, which SQLite takes for its end.
+
+        Syncing what overwrites a file costs the disk half of syncing what makes it longer (measured 190 against 260 us an
+        append). A disk that is nearly full is left alone: there the space is worth more.
+        """
+        with contextlib.suppress(OSError), self._turn:
+            log = self._path.with_name(f"{self._path.name}-wal")
+            space = os.statvfs(log)
+            if space.f_bavail * space.f_frsize < _SPACE_TO_EXTEND * WAL_BYTES_DUE:
+                return
+            descriptor = os.open(log, os.O_RDWR)
+            try:
+                length = os.fstat(descriptor).st_size
+                os.pwrite(descriptor, bytes(max(0, _LOG_BYTES - length)), length)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
     def _gave_up(self, error: JournalError) -> JournalError:
         """Ends an attempt at leading: frees what it took, so that the next one starts from nothing."""
