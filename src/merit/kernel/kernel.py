@@ -13,6 +13,7 @@ from collections import deque
 
 from merit.core.codec import encode_event
 from merit.core.machine import Decision, Machine
+from merit.kernel.outgoing import Outgoing
 from merit.kernel.quarantine import Quarantine, Stopped
 from merit.kernel.waiting import (
     Answer,
@@ -97,7 +98,7 @@ class Kernel:
         self._streams: dict[str, CellEnd] = {}
         """By worker: the stream on which it is spoken to. Follows ``_workers`` when that is durable."""
         self.watchers = Watchers()
-        self._dirty: dict[End, None] = {}
+        self._out = Outgoing()
         self._parked: dict[ServerEnd, list[FromClient]] = {}
         """Clients that may have submitted something before, and all that they say until that is known."""
         self._answers: list[Answer] = []
@@ -125,12 +126,12 @@ class Kernel:
             return
         if end.take(frame) or not frame.sequence:  # one without a sequence has no content, and yet is a sign of life
             self._waiting.append(FromWorker(end, frame))
-        self._dirty[end] = None
+        self._out.dirty[end] = None
 
     def worker_gone(self, end: CellEnd) -> None:
         """A worker's stream has ended, whoever ended it."""
         end.closing = True
-        self._dirty.pop(end, None)
+        self._out.drop(end)
         if end.hello is not None and self._streams.get(end.hello.worker) is end:
             del self._streams[end.hello.worker]
         self._waiting.append(Gone(end))
@@ -145,12 +146,12 @@ class Kernel:
             return
         if end.take(frame):
             self._waiting.append(FromClient(end, frame, refusals))
-        self._dirty[end] = None
+        self._out.dirty[end] = None
 
     def client_gone(self, end: ServerEnd) -> None:
         """A client's stream has ended; nobody is told of its tasks any more, which go on."""
         end.closing = True
-        self._dirty.pop(end, None)
+        self._out.drop(end)
 
     def offer(self, command: Command) -> int:
         """Take a command that came on no stream; the ticket under which ``answers`` will have what came of it."""
@@ -177,7 +178,7 @@ class Kernel:
             else:
                 end.refusal(Refusal(task_id, "not_found", "watch", "no such task in this cell's journal"))
         if not end.closing:
-            self._dirty[end] = None
+            self._out.dirty[end] = None
 
     def not_found_out(self, lookup: Lookup, reason: str) -> None:
         """The journal could not be read: end the client's stream, so that it asks again on another one."""
@@ -387,7 +388,7 @@ class Kernel:
             self._release(self._batches.popleft())
 
     def _release(self, batch: Batch) -> None:
-        dirty = self._dirty
+        dirty = self._out.dirty
         for end, sequence in batch.acks:
             end.durable(sequence)
             if not end.closing:
@@ -406,7 +407,7 @@ class Kernel:
         self._lookups += batch.lookups
 
     def _carry_out(self, effects: list[Effect | Attached | Closed]) -> None:
-        dirty, streams = self._dirty, self._streams
+        dirty, streams = self._out.dirty, self._streams
         for effect in effects:
             if type(effect) is SendAssignment:
                 worker = streams.get(effect.worker)
@@ -437,7 +438,7 @@ class Kernel:
                 self._lookups.append(Lookup(end, [task_id]))
                 continue
             end.outcome(settled(task))
-            self._dirty[end] = None
+            self._out.dirty[end] = None
 
     def _open(self, attached: Attached) -> None:
         end = attached.end
@@ -454,7 +455,7 @@ class Kernel:
             return
         self._streams[name] = end
         end.welcome(attached.welcome)
-        self._dirty[end] = None
+        self._out.dirty[end] = None
 
     def _close_worker(self, effect: CloseWorker) -> None:
         end = self._streams.get(effect.worker)
@@ -465,20 +466,16 @@ class Kernel:
 
     def _close(self, end: End, reason: str) -> None:
         end.refuse(reason)
-        self._dirty[end] = None
+        self._out.dirty[end] = None
 
-    def outgoing(self) -> list[tuple[End, CellFrame | ServerFrame]]:
-        """The frames that can be sent now, at most two for each end; the rest waits for acknowledgements.
+    def outgoing(self, *, acks: bool = True) -> list[tuple[End, CellFrame | ServerFrame]]:
+        """The frames that can be sent now; see ``Outgoing.frames``."""
+        return self._out.frames(acks=acks)
 
-        Those with content come first: they are on somebody's way to a result, while an acknowledgement can wait.
-        """
-        frames: list[tuple[End, CellFrame | ServerFrame]] = []
-        acks: list[tuple[End, CellFrame | ServerFrame]] = []
-        dirty, self._dirty = self._dirty, {}
-        for end in dirty:
-            while (frame := end.frame()) is not None:
-                (frames if frame.sequence else acks).append((end, frame))
-        return frames + acks
+    @property
+    def owes(self) -> bool:
+        """Whether there are acknowledgements that ``outgoing`` has put off."""
+        return self._out.owes
 
     def answers(self) -> list[Answer]:
         """Answers to offered commands, since the last call."""

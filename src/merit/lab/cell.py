@@ -215,7 +215,7 @@ class SimulatedCell:
                 return
             if not self._append(kernel, record):
                 return
-        if self._flush(kernel):
+        if self._flush(kernel, acks=self._world.rng.random() < 0.3):
             self._look(kernel)
             self._sleep(kernel)
 
@@ -289,9 +289,13 @@ class SimulatedCell:
         if self._kernel is None:
             self._decoded.clear()
 
-    def _flush(self, kernel: Kernel) -> bool:
+    def _flush(self, kernel: Kernel, *, acks: bool = True) -> bool:
         """Let out what may go out; whether the cell lives on."""
-        for end, frame in kernel.outgoing():
+        frames = kernel.outgoing(acks=acks)
+        if kernel.owes:
+            self._world.coverage["acknowledgement put off"] += 1
+            self._world.after(20 * MILLISECOND_NS, "acknowledges", self._acknowledge, self._lives)
+        for end, frame in frames:
             stream = self._streams.get(end)
             if stream is None:
                 continue
@@ -307,6 +311,10 @@ class SimulatedCell:
             self._world.coverage["lookup"] += 1
             self._world.after(self._world.between(0.1, 20), "lookup answered", self._answer, lookup, self._lives)
         return True
+
+    def _acknowledge(self, life: int) -> None:
+        if self._kernel is not None and life == self._lives:
+            self._flush(self._kernel)
 
     def _answer(self, lookup: Lookup, life: int) -> None:
         if self._kernel is None or life != self._lives:

@@ -31,6 +31,9 @@ _LOOK_S = 0.25
 _SLEEP_S = 1.0
 """The loop never takes this long for one turn: if it seems to, the process was stopped."""
 
+_ACK_WAIT_S = 0.02
+"""How long an acknowledgement may wait for a frame that has more to say."""
+
 Find = Callable[[list[str]], Coroutine[Any, Any, list[Settled]]]
 """Looks for final tasks in the journal, off the loop."""
 
@@ -68,6 +71,7 @@ class CellLoop:
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
+        self._ack_timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.failed: asyncio.Future[BaseException] = self._loop.create_future()
         """Done with the reason when the cell has stopped by itself."""
@@ -192,12 +196,20 @@ class CellLoop:
         self._let_out()
         self._wake()
 
-    def _let_out(self) -> None:
+    def _acknowledge(self) -> None:
+        """Say what could wait."""
+        self._ack_timer = None
+        if not self.failed.done():
+            self._let_out(acks=True)
+
+    def _let_out(self, *, acks: bool = False) -> None:
         streams = self._streams
-        for end, frame in self._kernel.outgoing():
+        for end, frame in self._kernel.outgoing(acks=acks):
             stream = streams.get(end)
             if stream is not None:
                 stream.deliver(frame)  # type: ignore[arg-type]  # each end gives the frames of its own kind of stream
+        if self._kernel.owes and self._ack_timer is None:
+            self._ack_timer = self._loop.call_later(_ACK_WAIT_S, self._acknowledge)
         for answer in self._kernel.answers():
             future = self._answers.pop(answer.ticket, None)
             if future is not None and not future.done():
@@ -257,8 +269,9 @@ class CellLoop:
 
     async def close(self) -> None:
         """Stop taking anything in, and end all streams."""
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._ack_timer):
+            if timer is not None:
+                timer.cancel()
         if not self.failed.done():
             self._stop(CellStopped("the control plane is shutting down"))
         for stream in self._streams.values():

@@ -180,13 +180,14 @@ class WorkerProcess:
         if frame.welcome is not None:
             self._backoff.reset()
             log.info("attached to cell %s at %s as %s", frame.welcome.cell, self.server, self.name)
+        # First say what is to be said: what begins now wants the interpreter for itself.
+        self._pump()
         if assignments:
             self._begin(assignments)
         for ref in cancels:
             self._runner.cancel(_attempt_id(ref.task, ref.number))
         if self._end.left and self._conversation is not None:
             self._conversation.finish()
-        self._pump()
 
     def _wake(self) -> None:
         """Pump at the loop's next turn, together with whatever else has come by then."""

@@ -88,8 +88,17 @@ class CellEnd:
         self._refused, self._permanent = reason, permanent
         self.closing = True
 
-    def frame(self) -> CellFrame | None:
-        """The next frame to send now, or None."""
+    @property
+    def owes(self) -> bool:
+        """Whether the worker is still to be told that something it said is durable."""
+        return self._link.ack_due and not self.closing
+
+    def frame(self, *, acks: bool = True) -> CellFrame | None:
+        """The next frame to send now, or None.
+
+        Args:
+            acks: also one that has nothing but an acknowledgement which nobody waits for.
+        """
         if self._refused:
             reason, self._refused = self._refused, ""
             return CellFrame(refused=reason, permanent=self._permanent)
@@ -106,7 +115,7 @@ class CellEnd:
             return frame
         # Not while assignments wait for the window: a worker that drains would take the acknowledgement of its last frame
         # for the word that nothing more comes.
-        if link.ack_due and not self._assignments:
+        if (link.ack_due if acks else link.ack_urgent) and not self._assignments:
             _, ack = link.stamp(content=False)
             return CellFrame(ack=ack)
         return None

@@ -75,8 +75,14 @@ class ServerEnd:
         self._refused, self._permanent = reason, permanent
         self.closing = True
 
-    def frame(self) -> ServerFrame | None:
-        """The next frame to send now, or None."""
+    @property
+    def owes(self) -> bool:
+        """Never for long: clients wait for acknowledgements."""
+        return False
+
+    def frame(self, *, acks: bool = True) -> ServerFrame | None:
+        """The next frame to send now, or None. ``acks`` makes no difference: a client waits for them."""
+        del acks
         if self._refused:
             reason, self._refused = self._refused, ""
             return ServerFrame(refused=reason, permanent=self._permanent)
