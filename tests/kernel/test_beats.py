@@ -45,3 +45,17 @@ def test_a_worker_with_nothing_to_say_lives_by_its_beats(beats):
     assert ("w1" in kernel.machine.state.workers) is beats
     if beats:
         assert said == [], "a beat asks for no answer"
+
+
+def test_after_a_stop_of_the_cell_a_silent_worker_is_given_time():
+    kernel = Kernel("cell", Machine(State(), LeastLoaded(), LIMITS), Tail(1, Tail().last_hash, 1), "l", Quarantine())
+    worker, end = WorkerEnd("w1", "b1", (an_offer(),), 2), CellEnd()
+    worker.connect()
+    kernel.worker_frame(end, worker.frame() or WorkerFrame())
+    kernel.step(START_NS)
+    resumed_ns = START_NS + 10 * LIMITS.stale_ns
+    kernel.awake(resumed_ns)
+    kernel.step(resumed_ns)
+    assert "w1" in kernel.machine.state.workers
+    kernel.step(resumed_ns + LIMITS.awake_ns + 1)
+    assert "w1" not in kernel.machine.state.workers, "still silent"

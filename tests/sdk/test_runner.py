@@ -10,6 +10,7 @@ import threading
 import time
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import psutil
@@ -513,7 +514,12 @@ def test_log_fields_of_any_kind_become_json():
     context = Context()
     context.log("info", "x", path=Path("a"), bad=Unprintable(), odd="\ud800", many=list(range(10_000)))
     context.log("info", "\ud800", when=object())
+    deep: list[Any] = []
+    for _ in range(70):
+        deep = [deep]
+    context.log("info", "the door takes no deeper ones, and would end the worker's stream", deep=deep)
     lines, dropped, _ = context.said()
+    assert max(line.fields.count(b"[") for line in lines if b"truncated" not in line.fields) <= 61
     assert dropped == 0
     for line in lines:
         json.loads(line.fields)

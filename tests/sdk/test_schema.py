@@ -228,6 +228,14 @@ looped: list[Any] = []
 looped.append(looped)
 
 
+def nested(levels):
+    """A list in a list in a list …"""
+    value: list[Any] = []
+    for _ in range(levels - 1):
+        value = [value]
+    return value
+
+
 @pytest.mark.parametrize(
     ("returns", "value", "message"),
     [
@@ -252,11 +260,26 @@ looped.append(looped)
         (Any, looped, "cannot be written"),
         (list[Block], [{"spans": [{"first": "1"}]}], r"0\.spans\.0\.first: .*integer"),
         (list[int], (1, 2), "valid list"),
+        # The door takes none deeper; the worker's stream would break each time that it is sent.
+        (Any, nested(65), "deeper than 64 levels"),
     ],
 )
 def test_results_that_do_not_fit_or_are_not_json_are_refused(returns, value, message):
     with pytest.raises(InvalidOutput, match=message):
         build_signature("bad", [], returns).encode(value)
+
+
+@pytest.mark.parametrize("returns", [int, Any])
+def test_numbers_that_the_door_cannot_read_are_refused(returns):
+    with pytest.raises(InvalidOutput, match="number that is too long"):
+        build_signature("long", [], returns).encode(10**5_000)
+
+
+def test_what_only_looks_deep_passes():
+    assert build_signature("a", [], Any).encode(nested(64)) == b"[" * 64 + b"]" * 64
+    text = '\\"' + "[" * 200
+    assert json.loads(build_signature("b", [], Any).encode([text] * 9 + [[]] * 70)) == [text] * 9 + [[]] * 70
+    assert build_signature("c", [], str).encode("1" * 5_000) == b'"' + b"1" * 5_000 + b'"'
 
 
 def test_results_are_written_in_the_form_of_their_type():

@@ -12,19 +12,29 @@ from merit.model.frames import (
     CellFrame,
     ClientFrame,
     Report,
+    ReportStatus,
     ServerFrame,
     Settled,
     Welcome,
     WorkerFrame,
 )
-from merit.model.limits import FRAME_BYTES_MAX, FRAME_ITEMS_MAX, UNACKED_FRAMES_MAX
-from merit.model.tasks import Refusal, TaskSpec, TaskState
+from merit.model.limits import (
+    DEPENDENCIES_MAX,
+    FAILURE_DETAIL_LENGTH_MAX,
+    FRAME_BYTES_MAX,
+    FRAME_ITEMS_MAX,
+    MESSAGE_BYTES_MAX,
+    UNACKED_FRAMES_MAX,
+)
+from merit.model.tasks import Failure, Refusal, TaskSpec, TaskState
+from merit.sdk.specs import atomic_parts
 from merit.session.cell_end import CellEnd
 from merit.session.client_end import ClientEnd
 from merit.session.link import Link, Outbox, ProtocolViolation
 from merit.session.server_end import ServerEnd
 from merit.session.worker_end import WorkerEnd
 from merit.testing.builders import a_spec, an_id, an_offer, completed, ref
+from merit.wire.frames import encode_client_frame, encode_server_frame, encode_worker_frame
 
 
 def said(end: Any) -> Any:
@@ -486,3 +496,31 @@ def test_a_cell_frame_that_comes_twice_is_taken_once():
     frame = CellFrame(1, 1, assignments=[an_assignment(1)])
     assert len(worker.take(frame)[0]) == 1
     assert worker.take(frame) == ([], [])
+
+
+TRACEBACK = Failure("exception", "went wrong", "x" * FAILURE_DETAIL_LENGTH_MAX)
+
+
+def test_what_failed_with_long_tracebacks_goes_out_in_frames_that_are_received():
+    worker, server = WorkerEnd("w", "b", (an_offer(),), 1_000), ServerEnd()
+    worker.connect()
+    for number in range(2_000):
+        worker._held[an_id(number), 1] = True
+        worker.ended(Report(an_id(number), 1, ReportStatus.FAILED, failure=TRACEBACK))
+        server.outcome(Settled(an_id(number), TaskState.DEAD, b"", "", TRACEBACK, 1, "w"))
+    assert encode_worker_frame(said(worker)).ByteSize() < MESSAGE_BYTES_MAX
+    assert encode_server_frame(said(server)).ByteSize() < MESSAGE_BYTES_MAX
+
+
+def test_tasks_that_need_many_others_go_out_in_frames_that_are_received():
+    needed = range(10_000, 10_000 + DEPENDENCIES_MAX)
+    specs = [a_spec(number, after=needed) for number in range(1_000)]
+    client = ClientEnd("c")
+    client.connect()
+    for part in atomic_parts(specs):
+        client.submit(part)
+    for spec in specs:
+        client.submit([spec])
+    frame = said(client)
+    assert frame.groups
+    assert encode_client_frame(frame).ByteSize() < MESSAGE_BYTES_MAX

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
 import os
@@ -129,8 +128,8 @@ class ControlPlane:
         finally:
             for task in (stopping, keeping):
                 task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+            # What has failed is raised above; here it must not keep the streams from being ended.
+            await asyncio.gather(stopping, keeping, return_exceptions=True)
             await cell.close()
             await server.stop(0.5)
         if error is not None:
@@ -151,9 +150,12 @@ class ControlPlane:
                 snapshot = None
             if snapshot is None and cell.state.sequence - self._snapshot_sequence >= SNAPSHOT_EVENTS:
                 self._snapshot_sequence = cell.state.sequence
-                snapshot = await asyncio.create_subprocess_exec(
-                    sys.executable, "-m", "merit.app.snapshot", str(self._directory.path)
-                )
+                try:
+                    snapshot = await asyncio.create_subprocess_exec(
+                        sys.executable, "-m", "merit.app.snapshot", str(self._directory.path)
+                    )
+                except OSError as error:  # no memory or no process to be had just now: no reason to end the cell
+                    log.error("no snapshot could be taken (%s); starts take longer", error)
 
 
 def _settle_memory() -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final, NoReturn
 
 import click
 
-from merit.cli import output
+from merit.cli import event_loop, output
 from merit.cli.output import CliError, note, write_json
 
 COMMANDS: Final = {
@@ -28,6 +28,10 @@ COMMANDS: Final = {
 one does not wait for all."""
 
 
+_SERVERS: Final = frozenset({"up", "worker"})
+"""These run for long and are tuned for it."""
+
+
 class _Merit(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -35,6 +39,8 @@ class _Merit(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
+        if cmd_name in _SERVERS:
+            event_loop.prepare()
         found: click.Command = getattr(importlib.import_module(f"merit.cli.{cmd_name}"), cmd_name)
         return found
 

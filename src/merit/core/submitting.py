@@ -21,9 +21,7 @@ def submit_tasks(desk: Desk, command: SubmitTasks) -> None:
     """Take the tasks: all or none of them if the command is atomic, otherwise those that can be taken."""
     fresh = _check_submit(desk, command)
     if desk.refusals and command.atomic:
-        named = {refusal.task for refusal in desk.refusals}
-        reason = f"not taken, since task {desk.refusals[0].task} of the same submit was refused"
-        desk.refusals += [Refusal(spec.id, "batch", "tasks", reason) for spec in fresh if spec.id not in named]
+        _refuse_whole(desk, fresh)
         return
     keep, emit, ready = desk.keep, desk.emit, desk.ready
     for spec in fresh:
@@ -68,12 +66,29 @@ def _check_submit(desk: Desk, command: SubmitTasks) -> list[TaskSpec]:
         refusal = _check_new(desk, spec, command.tenant, batch, room, room_bytes)
         if refusal is not None:
             desk.refusals.append(refusal)
+            if command.atomic and refusal.code == "exhausted":
+                batch.add(spec.id)  # it comes again together with those that need it
             continue
         room -= 1
         room_bytes -= spec.request_bytes
         batch.add(spec.id)
         fresh.append(spec)
     return fresh
+
+
+def _refuse_whole(desk: Desk, fresh: list[TaskSpec]) -> None:
+    """None of an atomic submit is taken. If there is no room for it, that is said of all, so that the whole of it comes
+    again; if something else is wrong, then of none, so that no part of it does."""
+    wrong = [refusal for refusal in desk.refusals if refusal.code != "exhausted"]
+    first = (wrong or desk.refusals)[0]
+    named = {refusal.task for refusal in desk.refusals}
+    others = [spec.id for spec in fresh if spec.id not in named]
+    code, wait_ns = "exhausted", first.retry_after_ns
+    if wrong:
+        others += [refusal.task for refusal in desk.refusals if refusal.code == "exhausted"]
+        desk.refusals, code, wait_ns = wrong, "batch", 0
+    reason = f"not taken, since task {first.task} of the same submit was refused"
+    desk.refusals += [Refusal(task_id, code, "tasks", reason, wait_ns) for task_id in others]
 
 
 def _check_new(desk: Desk, spec: TaskSpec, tenant: str, batch: set[str], room: int, room_bytes: int) -> Refusal | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from merit.model.json_depth import too_deep
 from merit.model.limits import JSON_DEPTH_MAX
 
 
@@ -22,8 +23,7 @@ def check_json(data: bytes) -> Any:
     Raises:
         BadJson: with the reason.
     """
-    # Counting the brackets costs a tenth of decoding, and spares nearly everything the exact measure.
-    if data.count(b"[") + data.count(b"{") > JSON_DEPTH_MAX and _depth(data) > JSON_DEPTH_MAX:
+    if too_deep(data):
         raise BadJson(f"is nested deeper than {JSON_DEPTH_MAX} levels")
     try:
         return msgspec.json.decode(data)
@@ -31,28 +31,3 @@ def check_json(data: bytes) -> Any:
         raise BadJson(f"is not valid JSON: {error}; NaN, infinities and lone surrogates are not JSON") from None
     except UnicodeDecodeError as error:
         raise BadJson(f"is not valid UTF-8: {error.reason} at byte {error.start}") from None
-
-
-def _depth(data: bytes) -> int:
-    """Deepest nesting of brackets outside strings."""
-    depth = deepest = 0
-    inside = escaped = False
-    for byte in data:
-        if inside:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:  # backslash
-                escaped = True
-            elif byte == 0x22:  # quotation mark
-                inside = False
-        elif byte == 0x22:
-            inside = True
-        elif byte in b"[{":
-            depth += 1
-            if depth > deepest:
-                deepest = depth
-                if deepest > JSON_DEPTH_MAX:
-                    break
-        elif byte in b"]}":
-            depth -= 1
-    return deepest

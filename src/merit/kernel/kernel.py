@@ -159,8 +159,9 @@ class Kernel:
         self._waiting.append(Offered(command, self._ticket))
         return self._ticket
 
-    def awake(self) -> None:
-        """This process was stopped for a while: nothing times out until what has arrived meanwhile has been heard."""
+    def awake(self, now_ns: int) -> None:
+        """This process was stopped until ``now_ns``: nothing times out before what has arrived meanwhile is heard."""
+        self._now_ns = max(self._now_ns, now_ns)
         self._handle(Awake(TENANT, _SYSTEM))
 
     def found(self, lookup: Lookup, outcomes: list[Settled]) -> None:
@@ -333,8 +334,10 @@ class Kernel:
             self._batch.told += [(end, outcome) for outcome in known.values()]
             submits = [([spec for spec in specs if spec.id not in known], atomic) for specs, atomic in submits]
         for described, atomic in submits:
-            tasks, set_aside = self._quarantine.without(described) if self._quarantine else (described, [])
-            refusals += set_aside
+            tasks = described
+            if self._quarantine:
+                tasks, set_aside = self._quarantine.without(described, atomic=atomic)
+                refusals += set_aside
             refused = self._handle(SubmitTasks(TENANT, PRINCIPAL, tasks, atomic))
             refusals += refused
             names = {refusal.task for refusal in refused} if refused else ()

@@ -41,8 +41,8 @@ class Quarantine:
     def __bool__(self) -> bool:
         return bool(self.digests or self.tasks)
 
-    def without(self, tasks: list[TaskSpec]) -> tuple[list[TaskSpec], list[Refusal]]:
-        """The tasks that may pass, and the refusals of those that may not."""
+    def without(self, tasks: list[TaskSpec], *, atomic: bool) -> tuple[list[TaskSpec], list[Refusal]]:
+        """The tasks that may pass, and the refusals of those that may not; ``atomic``: all pass or none."""
         passed: list[TaskSpec] = []
         refusals: list[Refusal] = []
         for task in tasks:
@@ -51,6 +51,10 @@ class Quarantine:
                 refusals.append(Refusal(task.id, "poisoned", "id", reason))
             else:
                 passed.append(task)
+        if atomic and refusals:
+            reason = f"not taken, since task {refusals[0].task} of the same submit was refused"
+            refusals += [Refusal(task.id, "batch", "tasks", reason) for task in passed]
+            passed = []
         return passed, refusals
 
     def refs(self, refs: list[AttemptRef]) -> list[AttemptRef]:

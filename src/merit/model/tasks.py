@@ -8,6 +8,8 @@ from msgspec import Struct
 
 from merit.model.limits import ATTEMPTS_DEFAULT, RUN_TIMEOUT_NS_DEFAULT
 
+ID_FRAME_BYTES = 38
+"""What an id takes in a frame."""
 DEPENDENCY_BYTES = 100
 """What one entry in ``after`` costs: the text of an id, and the way back from it."""
 
@@ -63,6 +65,11 @@ class Failure(Struct, frozen=True, array_like=True, gc=False):
     detail: str = ""
     permanent: bool = False
 
+    @property
+    def text_bytes(self) -> int:
+        """Roughly what it adds to a frame."""
+        return len(self.message) + len(self.detail)
+
 
 class TaskSpec(Struct, frozen=True, gc=False):
     """A task as its requester describes it.
@@ -80,6 +87,11 @@ class TaskSpec(Struct, frozen=True, gc=False):
     attempts_max: int = ATTEMPTS_DEFAULT
     after: tuple[str, ...] = ()
     description: str = ""
+
+    @property
+    def frame_bytes(self) -> int:
+        """Roughly what it adds to a frame."""
+        return len(self.parameters) + len(self.description) + ID_FRAME_BYTES * len(self.after) + 128
 
     @property
     def request_bytes(self) -> int:

@@ -73,11 +73,12 @@ class CellLoop:
         self._timer_ns = 0
         self._ack_timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._looked_s = time.monotonic()
         self.failed: asyncio.Future[BaseException] = self._loop.create_future()
         """Done with the reason when the cell has stopped by itself."""
         self.started_ns = clock()
         self._wake()
-        self._spawn(self._notice_sleep())
+        self._spawn(self._look())
 
     # What the gateway reads
 
@@ -168,6 +169,8 @@ class CellLoop:
 
     def _turn(self) -> tuple[Coroutine[Any, Any, None], int] | None:
         """One batch. When the journal cannot say at once that it is durable: what to wait for, and its last sequence."""
+        # Before the batch: its turn may come before that of the task that looks now and then.
+        self._notice_sleep()
         record = self._kernel.step(self._clock())
         pending = None
         if record is not None:
@@ -244,13 +247,17 @@ class CellLoop:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _notice_sleep(self) -> None:
-        """When this process was stopped, what has arrived meanwhile is older than every time-out that seems to strike."""
+    async def _look(self) -> None:
         while True:
-            before_s = time.monotonic()
             await asyncio.sleep(_LOOK_S)
-            if time.monotonic() - before_s > _LOOK_S + _SLEEP_S and not self.failed.done():
-                self._kernel.awake()
+            if not self.failed.done():
+                self._notice_sleep()
+
+    def _notice_sleep(self) -> None:
+        """When this process was stopped, what has arrived meanwhile is older than every time-out that seems to strike."""
+        before_s, self._looked_s = self._looked_s, time.monotonic()
+        if self._looked_s - before_s > _LOOK_S + _SLEEP_S:
+            self._kernel.awake(self._clock())
 
     # The end
 

@@ -28,7 +28,7 @@ from merit.sdk.channel import DEFAULT_SERVER, Backoff, calling, get_blob, open_c
 from merit.sdk.conversation import Conversation
 from merit.sdk.handles import Completions, TaskHandle, TaskRequest
 from merit.sdk.results import MeritError, Refused, Result, Unreachable
-from merit.sdk.specs import SpecMaker, atomic_parts, encode_parameters
+from merit.sdk.specs import SpecMaker, atomic_parts, check_text, encode_parameters
 from merit.sdk.views import Page, status_view, task_view, worker_view
 from merit.session.client_end import ClientEnd
 from merit.session.link import ProtocolViolation
@@ -54,8 +54,8 @@ class AsyncClient:
         self._connect_timeout_s = connect_timeout_s
         self._end = ClientEnd(uuid4().hex)
         self._handles: dict[str, TaskHandle] = {}
-        self._specs: dict[str, TaskSpec] = {}
-        """Of tasks that are not yet accepted."""
+        self._specs: dict[str, list[TaskSpec]] = {}
+        """By task that is not yet accepted: what was submitted with it, as a whole."""
         self._welcomed = asyncio.Event()
         self._conversation: Conversation | None = None
         self._channel: grpc.aio.Channel | None = None
@@ -71,8 +71,10 @@ class AsyncClient:
         self._running = self._loop.create_task(self._sessions())
         try:
             await asyncio.wait_for(self._welcomed.wait(), self._connect_timeout_s)
-        except TimeoutError:
-            await self.aclose()
+        except BaseException as error:
+            await self.aclose()  # also when somebody else's patience is at an end: nobody will call __aexit__
+            if not isinstance(error, TimeoutError):
+                raise
             raise Unreachable(
                 f"no control plane answers at {self.server} within {self._connect_timeout_s:g} s; "
                 "start one with: merit up"
@@ -155,7 +157,7 @@ class AsyncClient:
         known, pending = self._handles, self._specs
         for spec, handle in zip(specs, handles, strict=True):
             known[spec.id] = handle
-            pending[spec.id] = spec
+            pending[spec.id] = specs
         self._end.submit(specs)
         self._wake()
         return handles
@@ -201,7 +203,7 @@ class AsyncClient:
 
         Args:
             calls: capability and parameters of each.
-            window: how many are in flight.
+            window: how many are in flight, or done and held back for the order.
             options: priority, run time-out in seconds, attempts.
             ordered: keep the order of the calls.
         """
@@ -211,7 +213,7 @@ class AsyncClient:
         held: dict[int, TaskHandle] = {}
         expected = 0
         while True:
-            while not exhausted and in_flight < window:
+            while not exhausted and in_flight + len(held) < window:
                 entry = next(source, None)
                 if entry is None:
                     exhausted = True
@@ -264,6 +266,7 @@ class AsyncClient:
 
     def watch(self, task_id: str) -> TaskHandle:
         """A handle for a task that was submitted before, by anybody."""
+        check_text("id", task_id)
         handle = self._handles.get(task_id)
         if handle is None:
             handle = self._handles[task_id] = TaskHandle(self, task_id)
@@ -273,6 +276,7 @@ class AsyncClient:
 
     def request_cancel(self, task_id: str) -> None:
         """Ask for a task to be called off, without waiting."""
+        check_text("id", task_id)
         self._end.cancel(task_id)
         self._wake()
 
@@ -348,6 +352,9 @@ class AsyncClient:
                     await self._conversation.run()
             except (grpc.aio.AioRpcError, ConnectionError, ProtocolViolation, asyncio.InvalidStateError):
                 pass  # said by whatever waits for too long; the next try may work
+            except Exception as error:  # noqa: BLE001  (whatever it is: nobody may wait for ever for what cannot come)
+                self._fail(MeritError(f"the client cannot go on: {type(error).__name__}: {error}"))
+                self._welcomed.set()
             finally:
                 self._end.disconnected()
                 self._conversation = self._channel = None
@@ -365,8 +372,7 @@ class AsyncClient:
             self._welcomed.set()
             self._backoff.reset()
         handles, specs = self._handles, self._specs
-        for refusal in news.refusals:
-            self._refuse(refusal)
+        self._refuse(news.refusals)
         for task_id in news.accepted:
             if specs.pop(task_id, None) is not None and (handle := handles.get(task_id)) is not None:
                 handle.accept()
@@ -376,21 +382,25 @@ class AsyncClient:
                 handle.settle(outcome)
         self._pump()
 
-    def _refuse(self, refusal: Refusal) -> None:
-        spec = self._specs.pop(refusal.task, None)
-        if spec is not None and refusal.code == "exhausted":
-            # Back-pressure: the same again, a little later, and not all at once.
-            self._specs[spec.id] = spec
-            wait_s = refusal.retry_after_ns / SECOND_NS * random.uniform(1.0, 2.0)
-            self._loop.call_later(wait_s, self._again, spec)
-            return
-        handle = self._handles.pop(refusal.task, None)
-        if handle is not None:
-            handle.refuse(refusal)
+    def _refuse(self, refusals: Sequence[Refusal]) -> None:
+        crowded: dict[int, list[TaskSpec]] = {}
+        for refusal in refusals:
+            submit = self._specs.get(refusal.task)
+            if submit is not None and refusal.code == "exhausted":
+                # Back-pressure: the same again, a little later, and not all at once.
+                if id(submit) not in crowded:
+                    crowded[id(submit)] = submit
+                    wait_s = refusal.retry_after_ns / SECOND_NS * random.uniform(1.0, 2.0)
+                    self._loop.call_later(wait_s, self._again, submit)
+                continue
+            self._specs.pop(refusal.task, None)
+            handle = self._handles.pop(refusal.task, None)
+            if handle is not None:
+                handle.refuse(refusal)
 
-    def _again(self, spec: TaskSpec) -> None:
+    def _again(self, submit: list[TaskSpec]) -> None:
         if self._failure is None:
-            self._end.submit([spec])
+            self._end.submit(submit)
             self._wake()
 
     def _fail(self, error: MeritError) -> None:
@@ -398,8 +408,7 @@ class AsyncClient:
             self._failure = error
         for handle in self._handles.values():
             handle.fail(self._failure)
-        self._handles.clear()
-        self._specs.clear()
+        self._handles.clear()  # but not the specs: whether those tasks were taken is not known, and never will be
 
     def _wake(self) -> None:
         if not self._pump_due:

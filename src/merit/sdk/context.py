@@ -22,6 +22,8 @@ from typing import Literal
 
 import msgspec
 
+from merit.model.json_depth import too_deep
+from merit.model.limits import JSON_DEPTH_MAX
 from merit.sdk.outcome import Evidence, LogLine, ProgressNote, bounded_text
 
 LOG_LINES_MAX = 1_000
@@ -33,6 +35,8 @@ EVIDENCE_FILE_BYTES_MAX = 4 * 1024**3
 EVIDENCE_PATH_BYTES_MAX = 4 * 1024
 
 Level = Literal["debug", "info", "warning", "error"]
+_FIELDS_DEPTH_MAX = JSON_DEPTH_MAX - 3
+"""They travel in an object in a list in an object."""
 _LEVELS = frozenset({"debug", "info", "warning", "error"})
 
 
@@ -208,7 +212,7 @@ def _encode_fields(fields: dict[str, object]) -> bytes:
         encoded = msgspec.json.encode(fields, enc_hook=str)
     except Exception:  # noqa: BLE001 — a value whose own conversion fails, a lone surrogate, a structure without end
         encoded = msgspec.json.encode({bounded_text(key, 128): _text_of(value) for key, value in fields.items()})
-    if len(encoded) > LOG_LINE_BYTES_MAX:
+    if len(encoded) > LOG_LINE_BYTES_MAX or too_deep(encoded, _FIELDS_DEPTH_MAX):
         return msgspec.json.encode({"truncated": bounded_text(encoded.decode(), LOG_LINE_BYTES_MAX // 2)})
     return encoded
 

@@ -75,6 +75,8 @@ class TaskHandle:
             MeritError: the client was closed.
         """
         if self._source.unaccepted(self):
+            if self._failure is not None:
+                raise self._failure
             if self._accepted is None:
                 self._accepted = []
             await _one_more(self._accepted)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 import sys
 import typing
 from collections.abc import Callable, Sequence
@@ -25,6 +26,8 @@ from pydantic.json_schema import GenerateJsonSchema
 # pydantic asks for this TypedDict before Python 3.12, and is the one that brings it.
 from typing_extensions import TypedDict
 
+from merit.model.json_depth import too_deep
+from merit.model.limits import JSON_DEPTH_MAX, PAYLOAD_INLINE_BYTES_MAX
 from merit.sdk.context import Context
 from merit.sdk.outcome import bounded_text
 
@@ -47,6 +50,8 @@ class InvalidOutput(ValueError):
 
 
 _REQUIRED: Any = object()
+_LONG_NUMBER = re.compile(rb"[0-9]{4300}")
+"""Python reads no longer ones from text, unless it is told to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +313,8 @@ def _encoder(hint: Any, adapter: TypeAdapter[Any]) -> Callable[[Any], bytes]:
             # Only NaN and the infinities are written as words that JSON does not have; inside a string they are harmless.
             if b"NaN" in raw or b"Infinity" in raw:
                 is_json(raw)
+            if len(raw) <= PAYLOAD_INLINE_BYTES_MAX:
+                _check_fits_door(raw)
         except ValidationError as error:
             raise InvalidOutput(f"not of the declared return type: {_problems(error, 'result')}") from None
         except msgspec.DecodeError:
@@ -334,6 +341,19 @@ def _encoder(hint: Any, adapter: TypeAdapter[Any]) -> Callable[[Any], bytes]:
             return encode(value)
 
     return encode_plain
+
+
+def _check_fits_door(raw: bytes) -> None:
+    """Raise ``InvalidOutput`` for what the door would refuse, and end the worker's stream for, each time it is sent."""
+    if too_deep(raw):
+        raise InvalidOutput(
+            f"the result is nested deeper than {JSON_DEPTH_MAX} levels: flatten it, or return it as text"
+        )
+    if _LONG_NUMBER.search(raw):
+        try:
+            msgspec.json.decode(raw)
+        except msgspec.DecodeError as error:
+            raise InvalidOutput(f"the result holds a number that is too long: {error}; return it as text") from None
 
 
 def _first_line(error: BaseException) -> str:

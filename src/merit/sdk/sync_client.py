@@ -21,6 +21,8 @@ from merit.sdk.results import Result
 from merit.sdk.views import Page
 
 T = TypeVar("T")
+_BATCHES_AHEAD = 2
+"""Batches of results that wait for the one who takes them; only then are more calls made."""
 
 
 class _LoopThread:
@@ -149,13 +151,16 @@ class Client:
     ) -> Iterator[tuple[int, Result]]:
         """Run each call (capability and parameters); its place among the calls, and its result, as they come.
 
-        ``calls`` is iterated in the client's thread, a window ahead of the results.
+        ``calls`` is iterated in the client's thread, a window ahead of the results, and no further ahead of the one who
+        takes them than a few windows.
         """
         queue: SimpleQueue[list[tuple[int, Result]] | BaseException | None] = SimpleQueue()
+        room = asyncio.Semaphore(_BATCHES_AHEAD)
 
         async def feed() -> None:
             try:
                 async for batch in self._client.batches(calls, window=window, options=options, ordered=ordered):
+                    await room.acquire()
                     queue.put([(handle.tag, await handle.wait()) for handle in batch])
                 queue.put(None)
             except BaseException as error:  # noqa: BLE001  (raised again where the results are taken)
@@ -167,6 +172,7 @@ class Client:
                 if isinstance(batch, BaseException):
                     raise batch
                 yield from batch
+                self._loop.call_soon_threadsafe(room.release)
         finally:
             feeding.cancel()
 

@@ -9,14 +9,14 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final
 from uuid import uuid4
 
 import grpc
 import msgspec
 
-from merit.model.frames import Assignment, CellFrame, Report, ReportStatus
+from merit.model.frames import Assignment, AttemptRef, CellFrame, Report, ReportStatus
 from merit.model.limits import (
     FAILURE_DETAIL_LENGTH_MAX,
     FAILURE_MESSAGE_LENGTH_MAX,
@@ -90,10 +90,14 @@ class WorkerProcess:
         )
         self._backoff = Backoff()
         self._began_ns: dict[str, int] = {}
-        self._uploads: set[asyncio.Task[None]] = set()
+        self._transfers: set[asyncio.Task[None]] = set()
         self._conversation: Conversation | None = None
         self._channel: grpc.aio.Channel | None = None
         self._drained = asyncio.Event()
+        self._leaving = False
+        """Nothing is begun any more."""
+        self._fetching: set[str] = set()
+        """Attempts whose parameters are on their way from the blob store."""
         self._refused: WorkerRefused | None = None
         self._pump_due = False
         self._last_sent_s = 0.0
@@ -105,8 +109,7 @@ class WorkerProcess:
         if not self._end.draining:
             log.info("draining: %d attempts are held", self._end.held)
         self._end.drain()
-        for attempt in list(self._runner.unstarted(0, time.monotonic_ns())):
-            self._give_back(attempt)
+        self._give_back_older_than(0)
         self._drained.set()
         self._wake()
 
@@ -124,22 +127,27 @@ class WorkerProcess:
             processes=self._processes,
         )
         ticking = asyncio.create_task(self._tick())
+        sessions = asyncio.create_task(self._sessions())
+        draining = asyncio.create_task(self._drained.wait())
         try:
-            sessions = asyncio.create_task(self._sessions())
-            draining = asyncio.create_task(self._drained.wait())
             await asyncio.wait((sessions, draining), return_when=asyncio.FIRST_COMPLETED)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(sessions), drain_s)
             if not sessions.done():
                 # Out of patience: what still runs is canceled and reported as such, if anybody listens.
+                self._leaving = True
+                self._give_back_older_than(0)
                 await self._runner.close(0)
                 self._pump()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(sessions, 2.0)
-            draining.cancel()
         finally:
-            ticking.cancel()
+            # Whoever cancels this must not leave a stream behind, on which the worker would seem to be there.
+            own = (ticking, sessions, draining, *self._transfers)
+            for task in own:
+                task.cancel()
             await self._runner.close(0)
+            await asyncio.gather(*own, return_exceptions=True)
         if self._refused is not None:
             raise self._refused
 
@@ -185,7 +193,7 @@ class WorkerProcess:
         if assignments:
             self._begin(assignments)
         for ref in cancels:
-            self._runner.cancel(_attempt_id(ref.task, ref.number))
+            self._cancel(ref)
         if self._end.left and self._conversation is not None:
             self._conversation.finish()
 
@@ -234,8 +242,7 @@ class WorkerProcess:
             self._end.progressed(Progress(task, number, min(1.0, max(0.0, note.fraction)), note.message))
         if began:
             self._end.running_for(now_ns - next(iter(began.values())))
-        for attempt in self._runner.unstarted(_UNSTARTED_NS_MAX, now_ns):
-            self._give_back(attempt)
+        self._give_back_older_than(_UNSTARTED_NS_MAX)
         self._wake()
 
     # Attempts
@@ -243,14 +250,29 @@ class WorkerProcess:
     def _begin(self, assignments: list[Assignment]) -> None:
         jobs: list[Job] = []
         for item in assignments:
-            if item.parameters_blob:
+            if self._leaving:
+                self._end.handed_back(item.task, item.number)
+            elif item.parameters_blob:
+                self._fetching.add(_attempt_id(item.task, item.number))
                 self._later(self._begin_with_blob(item))
             else:
                 jobs.append(_job(item, item.parameters))
-        self._runner.start(jobs)
+        if jobs:
+            self._runner.start(jobs)
+
+    def _cancel(self, ref: AttemptRef) -> None:
+        attempt = _attempt_id(ref.task, ref.number)
+        if attempt in self._fetching:
+            self._fetching.remove(attempt)
+            failure = Failure("canceled", "canceled before it began", permanent=True)
+            self._end.ended(Report(ref.task, ref.number, ReportStatus.CANCELED, failure=failure))
+            self._wake()
+        else:
+            self._runner.cancel(attempt)
 
     async def _begin_with_blob(self, item: Assignment) -> None:
         """Fetch the parameters first."""
+        attempt = _attempt_id(item.task, item.number)
         try:
             if self._channel is None:
                 raise ConnectionError("the stream is gone")
@@ -258,13 +280,18 @@ class WorkerProcess:
         except (grpc.aio.AioRpcError, ConnectionError, asyncio.InvalidStateError) as error:
             failure = Failure("blob", f"its parameters could not be fetched: {_brief(error)}")
             self._end.ended(Report(item.task, item.number, ReportStatus.FAILED, failure=failure))
-            self._wake()
-            return
-        self._runner.start([_job(item, parameters)])
+        else:
+            if self._leaving:
+                self._end.handed_back(item.task, item.number)
+            elif attempt in self._fetching:  # else it was canceled meanwhile
+                self._runner.start([_job(item, parameters)])
+        self._fetching.discard(attempt)
+        self._wake()
 
-    def _give_back(self, attempt: str) -> None:
-        if self._runner.withdraw(attempt):
-            self._end.handed_back(*_split(attempt))
+    def _give_back_older_than(self, unstarted_ns: int) -> None:
+        for attempt in self._runner.unstarted(unstarted_ns, time.monotonic_ns()):
+            if self._runner.withdraw(attempt):
+                self._end.handed_back(*_split(attempt))
 
     def _report(self, outcome: Outcome) -> None:
         if self._began_ns:
@@ -291,8 +318,8 @@ class WorkerProcess:
 
     def _later(self, work: Any) -> None:
         task = self._loop.create_task(work)
-        self._uploads.add(task)
-        task.add_done_callback(self._uploads.discard)
+        self._transfers.add(task)
+        task.add_done_callback(self._transfers.discard)
 
 
 def serve(
@@ -303,16 +330,17 @@ def serve(
     processes: int | None = None,
     tags: Iterable[str] = (),
     drain_s: float = DRAIN_S,
+    run: Callable[[Coroutine[Any, Any, None]], None] = asyncio.run,
 ) -> None:
     """Be a worker with these capabilities (by default all that have been declared) until SIGTERM or SIGINT.
 
     On the first signal the worker drains: it takes nothing more, finishes what runs, reports, and leaves. A second one
-    ends it at once.
+    ends it at once. ``run`` brings the event loop.
 
     Raises:
         WorkerRefused: the control plane will not have this worker.
     """
-    asyncio.run(
+    run(
         _serve(
             WorkerProcess(
                 capabilities or declared(),

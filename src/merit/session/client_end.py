@@ -86,7 +86,7 @@ class ClientEnd:
         self._submitted += 1
         if again:
             self._again.update(task.id for task in tasks)
-        self._submits.push(tasks, sum(len(task.parameters) + 128 for task in tasks))
+        self._submits.push(tasks, sum(task.frame_bytes for task in tasks))
 
     def watch(self, task_id: str) -> None:
         """Be told the outcome of a task that was submitted before."""

@@ -68,7 +68,8 @@ class ServerEnd:
             self.refuse(f"{OUTCOMES_BYTES_MAX:,} bytes of outcomes wait to be read; read on, or watch fewer tasks")
         if self.closing:
             return
-        self._outcomes.push(outcome, len(outcome.result) + 64)
+        failure = outcome.failure
+        self._outcomes.push(outcome, len(outcome.result) + 64 + (failure.text_bytes if failure is not None else 0))
 
     def refuse(self, reason: str, *, permanent: bool = False) -> None:
         """End the stream, saying why; ``permanent``: opening another one cannot help."""

@@ -237,7 +237,8 @@ class WorkerEnd:
         return frame
 
     def _queue(self, report: Report) -> None:
-        self._unsent.push(report, len(report.result) + len(report.trail) + 96)
+        text_bytes = report.failure.text_bytes if report.failure is not None else 0
+        self._unsent.push(report, len(report.result) + len(report.trail) + text_bytes + 96)
 
     def _grant(self) -> None:
         """Offer to take as many more as there is room for, all counted since the stream began."""
