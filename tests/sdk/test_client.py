@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from merit import AsyncClient, Client, MeritError, TaskRequest
+from merit import AsyncClient, Client, MeritError, Refused, TaskRequest
 from merit.app.control_plane import ControlPlane, Settings
 from merit.model.frames import Settled
 from merit.model.limits import Limits
@@ -84,6 +84,19 @@ async def test_a_group_for_which_there_is_no_room_comes_again_as_a_whole(address
         await merit.cancel([handle.id for handle in before])
         (handles,) = await asyncio.wait_for(many, 10)
         assert len(handles) == 40
+
+
+async def test_what_was_called_off_while_there_was_no_room_for_it_does_not_come_again(address):
+    async with AsyncClient(address) as merit:
+        before = [await merit.submit("same", {"n": n}) for n in range(50)]
+        late = merit.start([merit._specs_of.make("same", b"{}", "medium", 1, 1, (), "")])[0]
+        await asyncio.sleep(0.3)
+        late.cancel()
+        with pytest.raises(Refused):
+            await late.wait(5)
+        await merit.cancel([handle.id for handle in before])
+        await asyncio.sleep(2.2)  # by now it would have come again
+        assert (await merit.status())["pending"] == 0
 
 
 async def test_a_client_that_was_closed_says_of_no_task_that_it_is_durable(address):

@@ -524,3 +524,12 @@ def test_tasks_that_need_many_others_go_out_in_frames_that_are_received():
     frame = said(client)
     assert frame.groups
     assert encode_client_frame(frame).ByteSize() < MESSAGE_BYTES_MAX
+
+
+def test_content_without_a_sequence_does_not_pass_by_the_window():
+    worker, cell = WorkerEnd("w", "b", (an_offer(),), 2), CellEnd()
+    worker.connect()
+    assert cell.take(said(worker))
+    assert not cell.take(WorkerFrame(ack=0)), "a beat has no content"
+    with pytest.raises(ProtocolViolation, match="must have one"):
+        cell.take(WorkerFrame(reports=[completed(1)]))

@@ -10,7 +10,7 @@ from typing import Any, Final, NoReturn
 
 import click
 
-from merit.cli import event_loop, output
+from merit.cli import output
 from merit.cli.output import CliError, note, write_json
 
 COMMANDS: Final = {
@@ -40,7 +40,7 @@ class _Merit(click.Group):
         if cmd_name not in COMMANDS:
             return None
         if cmd_name in _SERVERS:
-            event_loop.prepare()
+            importlib.import_module("merit.cli.event_loop").prepare()
         found: click.Command = getattr(importlib.import_module(f"merit.cli.{cmd_name}"), cmd_name)
         return found
 

@@ -332,11 +332,17 @@ class AsyncClient:
         return handle.id in self._specs
 
     async def content(self, blob: str) -> bytes:
-        """A content from the blob store."""
-        if self._channel is None:
-            raise Unreachable(f"the control plane at {self.server} is away; try again")
-        with _asking(self.server):
-            return await get_blob(self._channel, blob)
+        """A content from the blob store; while the control plane is away it is asked for again and again."""
+        backoff = Backoff()
+        while self._failure is None:
+            try:
+                with _asking(self.server):
+                    if self._channel is None:
+                        raise ConnectionError("the stream is gone")
+                    return await get_blob(self._channel, blob)
+            except Unreachable:
+                await asyncio.sleep(backoff.next_s())
+        raise self._failure
 
     # The stream
 
@@ -399,8 +405,9 @@ class AsyncClient:
                 handle.refuse(refusal)
 
     def _again(self, submit: list[TaskSpec]) -> None:
-        if self._failure is None:
-            self._end.submit(submit)
+        wanted = [spec for spec in submit if spec.id in self._specs]  # the others have been called off since
+        if wanted and self._failure is None:
+            self._end.submit(wanted)
             self._wake()
 
     def _fail(self, error: MeritError) -> None:

@@ -103,7 +103,9 @@ class TaskHandle:
         settled = self._settled
         if settled is None:
             raise MeritError("the client was closed")
-        json = await self._source.content(settled.result_blob) if settled.result_blob else settled.result
+        json = settled.result
+        if settled.result_blob:
+            json = await asyncio.wait_for(self._source.content(settled.result_blob), timeout_s)
         return Result(settled.task, settled.state, json, settled.failure, settled.attempts, settled.worker)
 
     async def result(self, timeout_s: float | None = None) -> Any:

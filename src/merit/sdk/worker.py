@@ -45,6 +45,7 @@ _LOOK_S: Final = 0.05
 """How often a worker that holds something looks for what has begun, how far it is, and what waits too long."""
 _UNSTARTED_NS_MAX: Final = 500_000_000
 """An attempt that waits here longer than this is given back, for somebody else."""
+_NOT_THERE: Final = frozenset({grpc.StatusCode.NOT_FOUND, grpc.StatusCode.DATA_LOSS, grpc.StatusCode.INVALID_ARGUMENT})
 _STATUS: Final = {
     "completed": ReportStatus.COMPLETED,
     "failed": ReportStatus.FAILED,
@@ -278,8 +279,12 @@ class WorkerProcess:
                 raise ConnectionError("the stream is gone")
             parameters = await get_blob(self._channel, item.parameters_blob)
         except (grpc.aio.AioRpcError, ConnectionError, asyncio.InvalidStateError) as error:
-            failure = Failure("blob", f"its parameters could not be fetched: {_brief(error)}")
-            self._end.ended(Report(item.task, item.number, ReportStatus.FAILED, failure=failure))
+            if isinstance(error, grpc.aio.AioRpcError) and error.code() in _NOT_THERE:
+                failure = Failure("blob", f"its parameters could not be fetched: {_brief(error)}")
+                self._end.ended(Report(item.task, item.number, ReportStatus.FAILED, failure=failure))
+            else:
+                # The control plane is away, which says nothing about the task: as if it had never been taken.
+                self._end.handed_back(item.task, item.number)
         else:
             if self._leaving:
                 self._end.handed_back(item.task, item.number)

@@ -48,6 +48,8 @@ class CellEnd:
             ProtocolViolation: the worker broke the protocol; the stream has to end.
         """
         if not self._link.admit(frame.sequence, frame.ack):
+            if not frame.sequence and (frame.items > 1 or frame.hello is not None or frame.bye):
+                raise ProtocolViolation("sequence: a frame with content must have one, or no window would bound it")
             return False
         if self.hello is None:
             if frame.hello is None:
