@@ -22,7 +22,7 @@ from merit.cli.output import CliError, log_to_stderr, write_json, write_lines
 from merit.model.limits import CONCURRENCY_MAX
 from merit.pools.local_pool import LocalPool, PoolGaveUp, PoolNews
 from merit.pools.tether import tether
-from merit.sdk.capability import Capability, capabilities_of
+from merit.sdk.capability import Capability, capabilities_of, declaring
 from merit.sdk.command_line import load_commands
 from merit.sdk.schema import CapabilityError
 
@@ -149,7 +149,8 @@ def _offered(module: str | None, commands: Sequence[Path]) -> list[Capability[..
 def _imported(module: str) -> Any:
     name = _name_of(Path(module)) if module.endswith(".py") else module
     try:
-        return importlib.import_module(name)
+        with declaring():
+            return importlib.import_module(name)
     except CapabilityError:
         raise
     except ModuleNotFoundError as error:

@@ -27,7 +27,7 @@ from merit.model.events import (
     WorkerLeft,
 )
 from merit.model.tasks import Attempt, AttemptState, Task, TaskState
-from merit.model.workers import Worker, WorkerState
+from merit.model.workers import Offer, Worker, WorkerState
 
 Payloads = Mapping[bytes, bytes]
 """Contents by their SHA-256 digest. One that is missing has been erased and reads as empty."""
@@ -225,6 +225,21 @@ def _worker_left(state: State, event: WorkerLeft, _payloads: Payloads, _now_ns: 
         raise IllegalTransition(event, f"worker {event.worker}", f"with {len(worker.attempts)} live attempts", [])
     worker.state = after
     del state.workers[event.worker]
+    for offer in worker.offers:
+        # What it said last binds submitters no longer where somebody else is there to ask.
+        if state.offers.get(offer.name) == offer:
+            other = _offered_by_another(state, offer.name)
+            if other is not None:
+                state.offers[offer.name] = other
+
+
+def _offered_by_another(state: State, capability: str) -> Offer | None:
+    """The capability as the first worker that is there offers it. Where all offer the same this looks at one only."""
+    for worker in state.workers.values():
+        for offer in worker.offers:
+            if offer.name == capability:
+                return offer
+    return None
 
 
 def _enqueue(state: State, task: Task, *, front: bool) -> None:

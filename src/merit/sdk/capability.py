@@ -13,11 +13,12 @@ The function stays callable as it was.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
@@ -116,6 +117,7 @@ class Capability(Generic[Parameters, Result]):
 
 
 _declared: list[Capability[..., Any]] = []
+_declaring: list[None] = []
 
 
 @overload
@@ -182,6 +184,21 @@ def register(made: Capability[Parameters, Result]) -> Capability[Parameters, Res
     _declared[:] = [known for known in _declared if known.address != made.address or known.name != made.name]
     _declared.append(made)
     return made
+
+
+@contextlib.contextmanager
+def declaring() -> Iterator[None]:
+    """While a module is loaded for what it declares: ``serve`` in it does nothing."""
+    _declaring.append(None)
+    try:
+        yield
+    finally:
+        _declaring.pop()
+
+
+def only_declaring() -> bool:
+    """Whether a module is being loaded for what it declares."""
+    return bool(_declaring)
 
 
 def declared() -> tuple[Capability[..., Any], ...]:

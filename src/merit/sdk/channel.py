@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,13 @@ from merit.model.limits import MESSAGE_BYTES_MAX
 from merit.wire.v1 import tasks_pb2, tasks_pb2_grpc
 
 DEFAULT_SERVER: Final = "127.0.0.1:50051"
+SERVER_VARIABLE: Final = "MERIT_SERVER"
+
+
+def server_or_default(server: str | None) -> str:
+    """The control plane that is meant: what was said, else what the environment says, else the usual one."""
+    return server or os.environ.get(SERVER_VARIABLE) or DEFAULT_SERVER
+
 
 _CHUNK_BYTES: Final = 1024 * 1024
 _OPTIONS: Final = (

@@ -24,7 +24,7 @@ from merit.model.limits import (
     SECOND_NS,
 )
 from merit.model.tasks import Priority, Refusal, TaskSpec
-from merit.sdk.channel import DEFAULT_SERVER, Backoff, calling, get_blob, open_channel, put_blob
+from merit.sdk.channel import Backoff, calling, get_blob, open_channel, put_blob, server_or_default
 from merit.sdk.conversation import Conversation
 from merit.sdk.handles import Completions, TaskHandle, TaskRequest
 from merit.sdk.results import MeritError, Refused, Result, Unreachable
@@ -45,12 +45,12 @@ class AsyncClient:
     Use it as ``async with AsyncClient() as merit: …``. It belongs to the loop in which it was entered.
 
     Args:
-        server: ``HOST:PORT`` of the control plane.
+        server: ``HOST:PORT`` of the control plane; by default what MERIT_SERVER says, or 127.0.0.1:50051.
         connect_timeout_s: how long to try at first; later on a lost control plane is tried again for ever.
     """
 
-    def __init__(self, server: str = DEFAULT_SERVER, *, connect_timeout_s: float = 10.0) -> None:
-        self.server = server
+    def __init__(self, server: str | None = None, *, connect_timeout_s: float = 10.0) -> None:
+        self.server = server_or_default(server)
         self._connect_timeout_s = connect_timeout_s
         self._end = ClientEnd(uuid4().hex)
         self._handles: dict[str, TaskHandle] = {}
@@ -153,6 +153,8 @@ class AsyncClient:
         """Hand specs to the stream as one unit, without waiting: the handles tell when they are durable."""
         if self._failure is not None:
             raise self._failure
+        if self._running is None:
+            raise MeritError("the client is not connected yet: use it as `async with AsyncClient() as merit:`")
         handles = [TaskHandle(self, spec.id, sink, tags[place] if tags else None) for place, spec in enumerate(specs)]
         known, pending = self._handles, self._specs
         for spec, handle in zip(specs, handles, strict=True):

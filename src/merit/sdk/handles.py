@@ -97,7 +97,10 @@ class TaskHandle:
             if self._done is None:
                 self._done = []
             done = _one_more(self._done)
-            await (done if timeout_s is None else asyncio.wait_for(done, timeout_s))
+            try:
+                await (done if timeout_s is None else asyncio.wait_for(done, timeout_s))
+            except TimeoutError:
+                raise TimeoutError(f"task {self.id} has not ended within {timeout_s:g} s; it goes on") from None
         if self.refusal is not None:
             raise Refused(self.refusal)
         settled = self._settled

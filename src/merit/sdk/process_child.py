@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from merit.sdk.capability import Capability, find
+from merit.sdk.capability import Capability, declaring, find
 from merit.sdk.context import Context
 from merit.sdk.execution import finish, run_here
 from merit.sdk.memory import AttemptGauge
@@ -175,7 +175,8 @@ def _prepare(frame: Prepare) -> None:
         importing_main = False
     for module in frame.modules:
         try:
-            __import__(module)
+            with declaring():
+                __import__(module)
         except BaseException:  # noqa: BLE001, S110 — the attempt that needs it fails by the same error, and says so
             pass
 

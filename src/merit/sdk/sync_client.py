@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 from merit.model.limits import ATTEMPTS_DEFAULT, RUN_TIMEOUT_NS_DEFAULT, SECOND_NS
 from merit.model.tasks import Priority, Refusal
-from merit.sdk.channel import DEFAULT_SERVER
 from merit.sdk.client import MAP_WINDOW, AsyncClient
 from merit.sdk.handles import TaskHandle, TaskRequest
 from merit.sdk.results import Result
@@ -76,7 +75,7 @@ class Client:
     Use it as ``with Client() as merit: …``. See ``AsyncClient`` for what the methods do and raise.
     """
 
-    def __init__(self, server: str = DEFAULT_SERVER, *, connect_timeout_s: float = 10.0) -> None:
+    def __init__(self, server: str | None = None, *, connect_timeout_s: float = 10.0) -> None:
         self._loop = _LoopThread.loop()
         self._client = AsyncClient(server, connect_timeout_s=connect_timeout_s)
 

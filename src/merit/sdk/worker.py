@@ -25,8 +25,8 @@ from merit.model.limits import (
 )
 from merit.model.tasks import Failure, Progress
 from merit.model.workers import Offer
-from merit.sdk.capability import Capability, declared
-from merit.sdk.channel import DEFAULT_SERVER, Backoff, get_blob, open_channel, put_blob
+from merit.sdk.capability import Capability, declared, only_declaring
+from merit.sdk.channel import Backoff, get_blob, open_channel, put_blob, server_or_default
 from merit.sdk.conversation import Conversation
 from merit.sdk.execution import Job
 from merit.sdk.outcome import Outcome
@@ -62,7 +62,7 @@ class WorkerProcess:
 
     Args:
         capabilities: what it can do.
-        server: ``HOST:PORT`` of the control plane; it is tried again for ever when it cannot be reached.
+        server: ``HOST:PORT`` of the control plane, by default what MERIT_SERVER says or 127.0.0.1:50051; it is tried again for ever when it cannot be reached.
         name: of this worker, unique in the fleet; by default from the host and the process.
         concurrency: attempts that run at the same time; by default the number of CPUs, at least 4.
         processes: child processes for ``cpu=True`` functions; by default one per CPU.
@@ -72,7 +72,7 @@ class WorkerProcess:
     def __init__(
         self,
         capabilities: Iterable[Capability[..., Any]],
-        server: str = DEFAULT_SERVER,
+        server: str | None = None,
         *,
         name: str | None = None,
         concurrency: int | None = None,
@@ -82,7 +82,7 @@ class WorkerProcess:
         self._capabilities = list(capabilities)
         if not self._capabilities:
             raise ValueError("capabilities: a worker needs at least one; decorate a function with @capability")
-        self.server = server
+        self.server = server_or_default(server)
         self.name = name or f"{socket.gethostname()}-{os.getpid()}"
         concurrency = concurrency or max(4, os.cpu_count() or 1)
         self._processes = processes
@@ -329,7 +329,7 @@ class WorkerProcess:
 
 def serve(
     *capabilities: Capability[..., Any],
-    server: str = DEFAULT_SERVER,
+    server: str | None = None,
     name: str | None = None,
     concurrency: int | None = None,
     processes: int | None = None,
@@ -340,11 +340,14 @@ def serve(
     """Be a worker with these capabilities (by default all that have been declared) until SIGTERM or SIGINT.
 
     On the first signal the worker drains: it takes nothing more, finishes what runs, reports, and leaves. A second one
-    ends it at once. ``run`` brings the event loop.
+    ends it at once. ``run`` brings the event loop. In a module that is loaded for what it declares (``merit worker
+    MODULE``) this does nothing: whoever loads it serves.
 
     Raises:
         WorkerRefused: the control plane will not have this worker.
     """
+    if only_declaring():
+        return
     run(
         _serve(
             WorkerProcess(

@@ -74,10 +74,11 @@ def attach(
     boot: str = "boot-1",
     session: int = 1,
     held: Iterable[AttemptRef] = (),
+    offers: tuple[Offer, ...] = (),
     now_ns: int | None = None,
 ) -> Decision:
-    """A worker opens a stream and takes `granted` attempts at first."""
-    offers = tuple(an_offer(name) for name in capabilities)
+    """A worker opens a stream and takes `granted` attempts at first; `offers` say more than `capabilities`."""
+    offers = offers or tuple(an_offer(name) for name in capabilities)
     hello = Hello(worker, boot, session, offers, concurrency, tuple(held))
     return machine.handle(AttachWorker(TENANT, worker, hello, granted), _when(machine, now_ns))
 
