@@ -187,9 +187,9 @@ class Fleet:
         self.server = json.loads(plane.out)["grpc"]
         return plane
 
-    def worker(self, name: str, *more: str) -> Running:
+    def worker(self, name: str, *more: str, module: str = "capabilities") -> Running:
         """A worker that is attached."""
-        words = ["-m", "merit", "worker", "capabilities", "--server", self.server, "--name", name, *more]
+        words = ["-m", "merit", "worker", module, "--server", self.server, "--name", name, *more]
         worker = Running(words, self.folder, name)
         self.running.append(worker)
         worker.says("attached", "err")
