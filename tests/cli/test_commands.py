@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import shlex
 import signal
 import socket
 import subprocess
@@ -113,6 +114,36 @@ def test_journal_is_shown_beside_the_running_control_plane(busy: Fleet):
     assert verified.json["last"] >= last
 
 
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_a_journal_that_says_nothing_about_it_is_told(busy: Fleet, more: list[str]):
+    task = "01a1f89f-2e57-73c8-9583-18c7251fb890"
+    ran = busy.merit("journal", "show", "--task", task, "--last", "1", *more)
+    assert (ran.code, ran.out) == (1, '{"events":[]}\n' if more else "")
+    assert ran.err == f"merit: nothing about task {task} in sequences 1 to 1\n"
+
+
+def test_a_task_that_nobody_can_run_is_taken_with_a_hint(busy: Fleet):
+    ran = busy.merit("submit", "nobody_can", "--json")
+    assert ran.code == 0
+    assert ran.err.startswith("merit: the task waits: no connected worker offers nobody_can")
+    assert len(ran.err.splitlines()) == 1
+    assert busy.merit("task", "show", ran.json["id"], "--json").json["state"] == "PENDING"
+    assert busy.merit("submit", "hello", "input=x").err == ""
+
+
+def test_pages_and_none(busy: Fleet):
+    ids = [busy.merit("submit", "nobody_pages", f"n={n}").out.strip() for n in range(2)]
+    ran = busy.merit("task", "list", "--capability", "nobody_pages", "--limit", "1")
+    assert ids[1] in ran.out
+    name, words = ran.err.strip().split(": ", 1)
+    assert name == "more"
+    last = busy.merit(*shlex.split(words)[1:])
+    assert ids[0] in last.out
+    ran = busy.merit("task", "list", "--capability", "nobody_pages", "--state", "dead")
+    assert (ran.code, ran.out) == (0, "")
+    assert ran.err == "merit: no tasks with --state dead --capability nobody_pages\n"
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [
@@ -124,6 +155,8 @@ def test_journal_is_shown_beside_the_running_control_plane(busy: Fleet):
         (["submit", "hello", "--params", "@missing.json"], 2),
         (["submit", "hello", "input=x", "--attempts", "0"], 2),
         (["submit", "hello", "input=x", "--run-timeout", "nan"], 2),
+        (["submit", "hello", "input=x", "--run-timeout", "1e300"], 2),
+        (["submit", "hello", "input=x", "--run-timeout", "1e400"], 2),
         (["submit", "hello", "input=x", "--after", "yesterday"], 1),
         (["task", "show", "yesterday"], 2),
         (["task", "show", "01a1f89f-2e57-73c8-9583-18c7251fb890"], 1),
@@ -223,6 +256,35 @@ def test_a_reader_that_goes_away_is_no_error(busy: Fleet):
     assert ran.stdout == "{"
     assert "Traceback" not in ran.stderr
     assert "Exception" not in ran.stderr
+
+
+def test_map_says_why_nothing_comes_and_what_goes_on(busy: Fleet):
+    (busy.folder / "two.jsonl").write_text("{}\n{}\n")
+    waiting = Running(
+        ["-m", "merit", "map", "nobody_maps", "two.jsonl", "--server", busy.server], busy.folder, "mapping"
+    )
+    try:
+        waiting.says("no connected worker offers nobody_maps", "err")
+        waiting.send(signal.SIGINT)
+        assert waiting.ended() == 130
+    finally:
+        waiting.kill()
+    assert "Traceback" not in waiting.err
+    assert "2 of 2 tasks were submitted, 0 results have come" in waiting.err
+    cancel = next(line for line in waiting.err.splitlines() if line.startswith("  merit "))
+    program = cancel.replace("merit ", f"{shlex.quote(sys.executable)} -m merit ")
+    ran = subprocess.run(
+        ["sh", "-c", program],
+        cwd=busy.folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.stdout.count(" canceled\n") == 2, ran.stderr
+    states = [one["state"] for one in busy.merit("task", "list", "--capability", "nobody_maps", "--json").json["tasks"]]
+    assert states == ["CANCELED", "CANCELED"]
 
 
 def test_map_shows_how_far_it_is_beside_its_results(busy: Fleet):

@@ -55,6 +55,21 @@ def test_each_command_has_an_example_and_json(name: str, found: click.Command, c
         assert "Exit codes:" in said
 
 
+@pytest.mark.parametrize("name", ["", "task", "journal", "lab", "bench"])
+def test_a_group_without_arguments_is_its_help(name: str, capsys: pytest.CaptureFixture[str]):
+    said = []
+    for words in (name.split(), [*name.split(), "--help"]):
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        assert ended.value.code == 0
+        said.append(capsys.readouterr())
+    assert said[0] == said[1]
+    assert not said[0].err
+    *_, heading, example = said[0].out.replace(":\n  merit up\n  merit worker MODULE", ":").splitlines()
+    assert heading == "Example:"
+    assert example.startswith(f"  merit {name}".rstrip())
+
+
 def test_an_unknown_command_is_wrong_usage(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as ended:
         main(["fly", "--json"])

@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 
 from merit.cli import output
-from merit.cli.command import DEFAULT_STATE, MeritCommand, Seconds
+from merit.cli.command import DEFAULT_STATE, MeritCommand, MeritGroup, Seconds
 from merit.cli.output import CliError, note, table, write_json, write_lines
 from merit.lab.bench.fleet import FleetFailed
 from merit.lab.bench.plan import Plan
@@ -56,7 +56,7 @@ _ABOUT: Final = {
 }
 
 
-@click.group()
+@click.group(cls=MeritGroup, example="merit bench throughput")
 def bench() -> None:
     """Measure this machine: real processes, real disk, loopback only. Each benchmark takes less than a minute."""
 

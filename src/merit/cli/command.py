@@ -41,11 +41,37 @@ class MeritCommand(click.Command):
         self._codes = sorted({0, output.USAGE, output.INTERRUPTED, *codes})
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Example"):
-            for line in self._example.strip().splitlines():
-                formatter.write(f"{'':>{formatter.current_indent}}{line.strip()}\n")
+        _write_example(formatter, self._example)
         with formatter.section("Exit codes"):
             formatter.write_dl([(str(code), _CODES[code]) for code in self._codes])
+
+
+class MeritGroup(click.Group):
+    """A group of commands: without arguments it shows its help, which ends with an example to be pasted.
+
+    Args:
+        example: lines of shell.
+    """
+
+    def __init__(self, *args: Any, example: str, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._example = example
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args and not ctx.resilient_parsing:
+            click.echo(ctx.get_help(), color=ctx.color)
+            ctx.exit()
+        return super().parse_args(ctx, args)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_epilog(ctx, formatter)
+        _write_example(formatter, self._example)
+
+
+def _write_example(formatter: click.HelpFormatter, example: str) -> None:
+    with formatter.section("Example"):
+        for line in example.strip().splitlines():
+            formatter.write(f"{'':>{formatter.current_indent}}{line.strip()}\n")
 
 
 class Seconds(click.ParamType):  # type: ignore[type-arg]  # older versions of click cannot be subscripted

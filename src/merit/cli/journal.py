@@ -15,7 +15,7 @@ import msgspec
 
 from merit.app.state_directory import StateDirectory
 from merit.cli import output
-from merit.cli.command import MeritCommand, json_option, state_option
+from merit.cli.command import MeritCommand, MeritGroup, json_option, state_option
 from merit.cli.output import CliError, note, write_json, write_lines
 from merit.core.codec import UnreadableEvent, decode_event
 from merit.core.story import plain
@@ -26,7 +26,7 @@ from merit.storage.sqlite_reader import SqliteReader, open_reader
 from merit.storage.verify import Verification, verify_journal
 
 
-@click.group()
+@click.group(cls=MeritGroup, example="merit journal verify --state .merit")
 def journal() -> None:
     """Verify the journal, or show what is in it."""
 
@@ -74,17 +74,27 @@ def show(
     state: Path, task: str | None, worker: str | None, first: int, last: int | None, payloads: bool, as_json: bool
 ) -> None:
     """Show events: sequence, time, name and fields. They are verified as they are read."""
+    wanted = {name: value for name, value in (("task", task), ("worker", worker)) if value is not None}
+    seen = found = 0
+
+    def chosen(reader: SqliteReader) -> Iterator[dict[str, Any]]:
+        nonlocal seen, found
+        for event in _events(reader, first, last, payloads):
+            seen = event["sequence"]
+            if all(event["fields"].get(name) == value for name, value in wanted.items()):
+                found += 1
+                yield event
+
     with _reading(state) as reader:
-        events = (
-            event
-            for event in _events(reader, first, last, payloads)
-            if (task is None or event["fields"].get("task") == task)
-            and (worker is None or event["fields"].get("worker") == worker)
-        )
         if as_json:
-            _write_array(events)
+            _write_array(chosen(reader))
         else:
-            write_lines(_line(event) for event in events)
+            write_lines(_line(event) for event in chosen(reader))
+    if wanted and not found:
+        about = " and ".join(f"{name} {value}" for name, value in wanted.items())
+        where = f"in sequences {first:,} to {seen:,}" if seen else f"from sequence {first:,} on"
+        note(f"merit: nothing about {about} {where}")
+        raise click.exceptions.Exit(output.FAILED)
 
 
 def _events(reader: SqliteReader, first: int, last: int | None, with_payloads: bool) -> Iterator[dict[str, Any]]:

@@ -12,13 +12,14 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from merit.cli.command import MeritGroup
 from merit.lab.planted import PLANTS
 from merit.lab.simulator import EVENTS_MAX, Campaign, SeedFailure, campaign
 
 SEEDS_DEFAULT = 1_000
 
 
-@click.group()
+@click.group(cls=MeritGroup, example="merit lab simulate --seeds 1000")
 def lab() -> None:
     """Run worlds in virtual time."""
 

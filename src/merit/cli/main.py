@@ -11,6 +11,7 @@ from typing import Any, Final, NoReturn
 import click
 
 from merit.cli import output
+from merit.cli.command import MeritGroup
 from merit.cli.output import CliError, note, write_json
 
 COMMANDS: Final = {
@@ -32,7 +33,7 @@ _SERVERS: Final = frozenset({"up", "worker"})
 """These run for long and are tuned for it."""
 
 
-class _Merit(click.Group):
+class _Merit(MeritGroup):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
@@ -64,6 +65,11 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
     cls=_Merit,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Each command has --help with an example, and --json for programs.",
+    example="""
+    merit up
+    merit worker MODULE
+    merit submit CAPABILITY key=value --wait
+    """,
 )
 @click.option(
     "--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version, help="The version."

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import shlex
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from typing import Any, BinaryIO, Final, Protocol
 
 import click
@@ -11,20 +14,30 @@ import msgspec
 
 from merit.cli import output
 from merit.cli.client import ask
-from merit.cli.command import MeritCommand, Seconds, connect_option, json_option, server_option
-from merit.cli.output import CliError, note, write_json
+from merit.cli.command import DEFAULT_SERVER, MeritCommand, Seconds, connect_option, json_option, server_option
+from merit.cli.output import CliError, note, printable, write_json
 from merit.cli.submit import result_view
 from merit.model.limits import ATTEMPTS_DEFAULT, ATTEMPTS_MAX, RUN_TIMEOUT_NS_DEFAULT, SECOND_NS
-from merit.model.tasks import Priority
+from merit.model.tasks import Priority, TaskState
 from merit.sdk.client import MAP_WINDOW, AsyncClient
-from merit.sdk.results import Refused
+from merit.sdk.results import MeritError, Refused, Unreachable
 
 INPUT_BYTES_MAX: Final = 512 * 1024 * 1024
 _WINDOW_MAX: Final = 100_000
 
 
+_CANCEL_MAX: Final = 1_000
+"""As many as `merit task list` and `merit task cancel` take at a time."""
+_LOOK_S: Final = 5.0
+"""After so long without a result it is said why."""
+_EXPLAINED: Final = (TaskState.PENDING, TaskState.WAITING, TaskState.ASSIGNED, TaskState.RUNNING)
+"""Tasks are asked what they wait for in this order."""
+
+
 class _Bar(Protocol):
     def advance(self, count: int) -> None: ...
+
+    def say(self, line: str) -> None: ...
 
 
 @click.command(
@@ -89,34 +102,110 @@ def map(  # noqa: A001 — the command's name; nothing here maps otherwise
     """
     lines = _lines_of(file)
     results: list[dict[str, Any]] = []
-    failed = 0
+    failed = submitted = ended = 0
+
+    def calls() -> Iterator[tuple[str, dict[str, Any]]]:
+        nonlocal submitted
+        for _, text in lines:
+            submitted += 1
+            yield capability, msgspec.json.decode(text)
 
     async def work(client: AsyncClient) -> None:
-        nonlocal failed
-        calls = ((capability, msgspec.json.decode(text)) for _, text in lines)
+        nonlocal failed, ended
         options = (priority, run_timeout_s, attempts_max)
         with _progress(len(lines)) as bar:
-            async for batch in client.batches(calls, window=window, options=options, ordered=not as_completed):
-                for handle in batch:
-                    try:
-                        view = result_view(await handle.wait())
-                    except Refused as error:
-                        view = _refused_view(error)
-                    failed += view["state"] != "COMPLETED"
-                    results.append({"line": lines[handle.tag][0], **view})
-                if bar is not None:
-                    bar.advance(len(batch))
-                if not as_json:
-                    sys.stdout.write("".join(f"{msgspec.json.encode(one).decode()}\n" for one in results))
-                    sys.stdout.flush()
-                    results.clear()
+            async with _explained(client, capability, note if bar is None else bar.say) as news:
+                async for batch in client.batches(calls(), window=window, options=options, ordered=not as_completed):
+                    news.set()
+                    for handle in batch:
+                        try:
+                            view = result_view(await handle.wait())
+                        except Refused as error:
+                            view = _refused_view(error)
+                        failed += view["state"] != "COMPLETED"
+                        results.append({"line": lines[handle.tag][0], **view})
+                    ended += len(batch)
+                    if bar is not None:
+                        bar.advance(len(batch))
+                    if not as_json:
+                        sys.stdout.write("".join(f"{msgspec.json.encode(one).decode()}\n" for one in results))
+                        sys.stdout.flush()
+                        results.clear()
 
-    ask(server, work, connect_timeout_s)
+    try:
+        ask(server, work, connect_timeout_s)
+    except KeyboardInterrupt:
+        if submitted:
+            _say_what_goes_on(capability, server, submitted, ended, len(lines))
+        raise
     if as_json:
         write_json({"results": results, "completed": len(lines) - failed, "failed": failed})
     if failed:
         note(f"merit: {failed:,} of {len(lines):,} tasks failed")
         raise click.exceptions.Exit(output.FAILED)
+
+
+@asynccontextmanager
+async def _explained(client: AsyncClient, capability: str, say: Callable[[str], None]) -> AsyncIterator[asyncio.Event]:
+    """Meanwhile, when nothing has come for a while, say why. The event is to be set whenever something comes."""
+    news = asyncio.Event()
+    watching = asyncio.create_task(_explain(client, capability, news, say))
+    try:
+        yield news
+    finally:
+        watching.cancel()
+        await asyncio.wait((watching,))
+
+
+async def _explain(client: AsyncClient, capability: str, news: asyncio.Event, say: Callable[[str], None]) -> None:
+    """Say once what the tasks wait for, and each time that the control plane has gone away."""
+    explained = away = False
+    while True:
+        try:
+            async with asyncio.timeout(_LOOK_S):  # `wait_for` of Python 3.11 can lose a cancellation
+                await news.wait()
+            news.clear()
+            away = False
+            continue
+        except TimeoutError:
+            pass
+        try:
+            async with asyncio.timeout(_LOOK_S):
+                # Also when it has been explained: this is how it is found out that the control plane is away.
+                why = await (client.status() if explained else _why(client, capability))
+        except (Unreachable, TimeoutError):
+            if not away:
+                say(f"merit: the control plane at {client.server} is away; this goes on when it is back")
+            away = True
+            continue
+        except MeritError:  # the task has ended meanwhile, say: this is only for information
+            continue
+        away = False
+        if not explained and why:
+            say(f"merit: nothing has come for {_LOOK_S:g} s: {why}")
+            explained = True
+
+
+async def _why(client: AsyncClient, capability: str) -> str:
+    """What the newest task of the capability that has not ended waits for; empty if there is none."""
+    for state in _EXPLAINED:
+        page = await client.tasks(state=state.name, capability=capability, limit=1)
+        if page.tasks:
+            found = await client.task(page.tasks[0]["id"])
+            return f"task {found['id']}: {found['why']}"
+    return ""
+
+
+def _say_what_goes_on(capability: str, server: str, submitted: int, ended: int, total: int) -> None:
+    note(
+        f"merit: {submitted:,} of {total:,} tasks were submitted, {ended:,} results have come; the others go on without this"
+    )
+    if submitted > ended:
+        where = f" --server {server}" if server != DEFAULT_SERVER else ""
+        count = min(submitted - ended, _CANCEL_MAX)
+        listed = f"merit task list --state pending --capability {shlex.quote(capability)} --limit {count}{where}"
+        note("merit: to cancel the newest that still wait for a worker (again and again, if there are more):")
+        note(f"  {listed} | awk 'NR > 1 {{print $1}}' | xargs merit task cancel{where}")
 
 
 def _lines_of(file: BinaryIO) -> list[tuple[int, bytes]]:
@@ -180,3 +269,7 @@ class _TerminalBar:
 
     def advance(self, count: int) -> None:
         self._progress.advance(self._task, count)
+
+    def say(self, line: str) -> None:
+        """A line above the bar."""
+        self._progress.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,8 @@ from merit.sdk.results import Refused, Result
 
 _LOOK_S: Final = 3.0
 """After this long `--wait` says on stderr what the task is waiting for."""
+_HINT_S: Final = 1.0
+"""For so long at most a task that was taken is asked about."""
 
 
 @click.command(
@@ -88,17 +91,22 @@ def submit(
 
     async def work(client: AsyncClient) -> dict[str, Any]:
         try:
-            handle = await client.submit(
-                capability,
-                parameters,
-                priority=priority,
-                run_timeout_s=run_timeout_s,
-                attempts_max=attempts_max,
-                after=after,
-            )
+            async with asyncio.timeout(None if wait else timeout_s):
+                handle = await client.submit(
+                    capability,
+                    parameters,
+                    priority=priority,
+                    run_timeout_s=run_timeout_s,
+                    attempts_max=attempts_max,
+                    after=after,
+                )
         except Refused as error:
             raise _with_hint(error, values) from error
+        except TimeoutError:
+            message = f"not acknowledged within {timeout_s:g} s; whether the task was taken is not known"
+            raise CliError("timeout", message, output.TIMED_OUT) from None
         if not wait:
+            await _say_if_nobody_offers(client, handle.id)
             return {"id": handle.id}
         try:
             return result_view(await _outcome(client, handle, timeout_s))
@@ -109,7 +117,7 @@ def submit(
             note(f"merit: task {handle.id} goes on: merit task show {handle.id}")
             raise
 
-    answer = ask(server, work, connect_timeout_s, None if wait else timeout_s)
+    answer = ask(server, work, connect_timeout_s)
     if as_json:
         write_json(answer)
     elif not wait:
@@ -179,6 +187,15 @@ def _with_hint(error: Refused, values: Sequence[str]) -> CliError:
             message = f"{complaint}. {name}={text} is a string; for any other JSON value write {name}:={text}"
             return CliError(complaint.kind, message, complaint.code, **complaint.details)
     return complaint
+
+
+async def _say_if_nobody_offers(client: AsyncClient, task_id: str) -> None:
+    """A hint on stderr. The task is taken: nothing that goes wrong here is worth more than silence."""
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(_HINT_S):
+            why = str((await client.task(task_id))["why"])
+        if why.startswith("no connected worker"):
+            note(f"merit: the task waits: {why}")
 
 
 async def _outcome(client: AsyncClient, handle: TaskHandle, timeout_s: float | None) -> Result:

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shlex
+import shutil
+import sys
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import click
-import msgspec
 
 from merit.cli import output
 from merit.cli.client import ask
-from merit.cli.command import MeritCommand, connect_option, json_option, server_option
+from merit.cli.command import DEFAULT_SERVER, MeritCommand, MeritGroup, connect_option, json_option, server_option
 from merit.cli.output import CliError, note, table, write_json, write_lines
+from merit.cli.task_story import story
 from merit.model.ids import is_task_id
 from merit.model.tasks import TaskState
 from merit.sdk.client import AsyncClient
 
 _LIST_MAX: Final = 1_000
 _CANCEL_MAX: Final = 1_000
+_LEFT_OUT: Final = ("priority", "attempts", "worker")
+"""Columns that a narrow terminal does without, in this order; `merit task show` has them."""
 
 
-@click.group()
+@click.group(cls=MeritGroup, example="merit task list --state pending")
 def task() -> None:
     """List, show and cancel tasks."""
 
@@ -55,10 +60,18 @@ def list_tasks(
     if as_json:
         write_json(answer)
         return
-    columns = ("id", "capability", "state", "priority", "attempts", "worker", "submitted", "ended")
-    write_lines(table(columns, [_row(view) for view in answer["tasks"]]))
+    filters = {"--state": state, "--capability": capability}
+    given = [word for name, value in filters.items() if value for word in (name, value)]
+    if answer["tasks"]:
+        columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        write_lines(rows(answer["tasks"], columns, datetime.now(UTC)))
+    else:
+        beyond = "no more tasks" if cursor else "no tasks"
+        note(f"merit: {beyond}{' with ' if given else ''}{shlex.join(given)}")
     if answer["next_cursor"]:
-        note(f"more: --cursor {answer['next_cursor']}")
+        given += ["--server", server] if server != DEFAULT_SERVER else []
+        words = ["merit", "task", "list", *given, "--limit", str(limit), "--cursor", answer["next_cursor"]]
+        note(f"more: {shlex.join(words)}")
 
 
 @task.command("show", cls=MeritCommand, example="merit task show ID", codes=(output.FAILED, output.UNREACHABLE))
@@ -76,7 +89,7 @@ def show_task(task_id: str, server: str, connect_timeout_s: float, as_json: bool
     if as_json:
         write_json(view)
     else:
-        write_lines(_story(view))
+        write_lines(story(view, server))
 
 
 @task.command(
@@ -118,53 +131,61 @@ def _checked(task_id: str) -> str:
     return task_id
 
 
-def _row(view: dict[str, Any]) -> list[Any]:
+def rows(views: list[dict[str, Any]], width: int | None, now: datetime) -> list[str]:
+    """Tasks as a table.
+
+    Args:
+        views: the tasks, as ``AsyncClient.tasks`` gives them; at least one.
+        width: of the terminal in characters: what does not fit is shortened, left out or, at last, cut off, since a
+            row that wraps cannot be read. None: there is none, everything is shown.
+        now: times of its day (UTC) are shortened to the time of day, others to the day.
+    """
+    names = ["id", "capability", "state", "priority", "attempts", "worker", "submitted", "ended"]
+    cells = [_cells(view) for view in views]
+    lines = _table(names, cells)
+    if width is None or _widest(lines) <= width:
+        return lines
+    names.remove("ended")
+    for row in cells:
+        row["submitted"] = _shortened(row["submitted"], now)
+    for name in _LEFT_OUT:
+        lines = _table(names, cells)
+        if _widest(lines) <= width:
+            return lines
+        names.remove(name)
+    lines = _table(names, cells)
+    over = _widest(lines) - width
+    if over > 0:
+        room = max(len("capability"), max(len(row["capability"]) for row in cells) - over)
+        for row in cells:
+            row["capability"] = _cut(row["capability"], room)
+        lines = [_cut(line, width) for line in _table(names, cells)]
+    return lines
+
+
+def _cells(view: dict[str, Any]) -> dict[str, Any]:
     attempts = view["attempts"]
-    worker = attempts[-1]["worker"] if attempts else None
-    return [
-        view["id"],
-        view["capability"],
-        view["state"],
-        view["priority"],
-        len(attempts),
-        worker,
-        view["submitted"],
-        view["ended"],
-    ]
+    kept = ("id", "capability", "state", "priority", "submitted", "ended")
+    return {
+        **{name: view[name] for name in kept},
+        "attempts": len(attempts),
+        "worker": attempts[-1]["worker"] if attempts else None,
+    }
 
 
-def _story(view: dict[str, Any]) -> Iterator[str]:
-    plain = ("id", "capability", "state", "why", "priority", "principal", "description", "submitted", "ended")
-    for name in plain:
-        if view[name]:
-            yield f"{name:12}{view[name]}"
-    if view["after"]:
-        yield f"{'after':12}{', '.join(view['after'])}"
-    yield f"{'limits':12}{view['run_timeout_s']:g} s a run, {view['attempts_max']} attempts"
-    for name in ("parameters", "result"):
-        if view[name] is not None:
-            yield f"{name:12}{msgspec.json.encode(view[name]).decode()}"
-    if view["error"]:
-        yield f"{'error':12}({view['error']['kind']}) {view['error']['message']}"
-    if view["attempts"]:
-        yield ""
-        columns = ("attempt", "worker", "state", "assigned", "started", "ended", "wall_s", "cpu_s", "error")
-        yield from table(
-            columns,
-            [
-                [
-                    one["number"],
-                    *(one[name] for name in columns[1:6]),
-                    f"{one['wall_s']:.3f}",
-                    f"{one['cpu_s']:.3f}",
-                    one["error"]["message"] if one["error"] else None,
-                ]
-                for one in view["attempts"]
-            ],
-        )
-        for one in view["attempts"]:
-            detail = one["error"]["detail"] if one["error"] else ""
-            if detail:
-                yield ""
-                yield f"attempt {one['number']}:"
-                yield from (f"  {line}" for line in detail.rstrip().split("\n"))
+def _table(names: list[str], cells: list[dict[str, Any]]) -> list[str]:
+    return table(names, [[row[name] for name in names] for row in cells])
+
+
+def _widest(lines: list[str]) -> int:
+    return max(map(len, lines))
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def _shortened(time: str, now: datetime) -> str:
+    """A time in ISO 8601, UTC: today's as ``HH:MM:SS``, another day's as ``YYYY-MM-DD``."""
+    day, _, rest = time.partition("T")
+    return rest[: len("HH:MM:SS")] if day == now.date().isoformat() else day

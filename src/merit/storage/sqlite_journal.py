@@ -18,11 +18,11 @@ import apsw
 import msgspec
 
 from merit.model.record import JournalError, Record, Tail, encode_record, header_hash
-from merit.ports.journal import Fenced, JournalUnavailable, OutcomeUnknown
-from merit.storage import sqlite_format
+from merit.ports.journal import Fenced, JournalCorrupt, JournalUnavailable, OutcomeUnknown
+from merit.storage import sqlite_format, sqlite_log
 from merit.storage.durable_files import make_directory
 from merit.storage.leader_lock import LeaderLock
-from merit.storage.sqlite_reader import SqliteReader
+from merit.storage.sqlite_reader import SqliteReader, open_reader
 
 LOCK_NAME: Final = "leader.lock"
 
@@ -184,9 +184,10 @@ class SqliteJournal(SqliteReader):
 
     def _open(self) -> None:
         """Opens the file, or makes it, and brings it into a state that is known to be on the disk. Raises
-        `apsw.Error`."""
+        `apsw.Error`, `OSError`, `JournalCorrupt`."""
         if not self._path.exists():
             sqlite_format.create(self._path, self.cell, self._vfs)
+        self._check_log()
         self._connection = connection = self._connect()
         sqlite_format.check(connection, self._path, self.cell)
         connection.pragma("journal_mode", "wal")
@@ -196,6 +197,18 @@ class SqliteJournal(SqliteReader):
         connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         connection.set_wal_hook(self._note_log)
         self._checkpointer = self._connect()
+
+    def _check_log(self) -> None:
+        """Refuses a log with damage in the middle before SQLite cuts it there; nothing is changed."""
+        damage = sqlite_log.find_damage(self._path)
+        if damage is None:
+            return
+        try:
+            with open_reader(self._path.parent, self.cell, self._vfs) as reader:
+                following = reader.tail().next
+        except (JournalCorrupt, JournalUnavailable):  # what is left without the rest of the log cannot be read at all
+            following = 0
+        raise JournalCorrupt(self.cell, following, damage.reason)
 
     def _connect(self) -> apsw.Connection:
         connection = apsw.Connection(str(self._path), vfs=self._vfs)
@@ -222,7 +235,7 @@ class SqliteJournal(SqliteReader):
         append). A disk that is nearly full is left alone: there the space is worth more.
         """
         with contextlib.suppress(OSError), self._turn:
-            log = self._path.with_name(f"{self._path.name}-wal")
+            log = sqlite_log.log_path(self._path)
             space = os.statvfs(log)
             if space.f_bavail * space.f_frsize < _SPACE_TO_EXTEND * WAL_BYTES_DUE:
                 return

@@ -11,7 +11,7 @@ import apsw
 
 from merit.model.record import JournalForeign, Record, Tail, decode_record, header_hash
 from merit.ports.journal import JournalCorrupt, JournalUnavailable
-from merit.storage import sqlite_format
+from merit.storage import sqlite_format, sqlite_log
 from merit.storage.verify import verified
 
 # One read transaction takes at most this much, so that a slow reader never keeps the write-ahead log from being reused.
@@ -43,10 +43,24 @@ class SqliteReader:
     def read(self, first: int = 1, last: int | None = None) -> Iterator[Record]:
         """See `JournalReader.read`."""
         start = self._start(first)
-        return verified(self.scan(start, last), self._tail_before(start))
+        return verified(self._records(start, last), self._tail_before(start))
 
     def scan(self, first: int = 1, last: int | None = None) -> Iterator[Record | JournalCorrupt]:
-        """See `JournalReader.scan`."""
+        """See `JournalReader.scan`. Without `last`, damage of the log that hides later records comes at the end."""
+        following = first
+        for record in self._records(first, last):
+            following = record.last + 1 if isinstance(record, Record) else record.sequence + 1
+            yield record
+        if last is None and (damage := self._log_damage()) is not None:
+            yield JournalCorrupt(self.cell, following, damage.reason)
+
+    def _log_damage(self) -> sqlite_log.LogDamage | None:
+        try:
+            return sqlite_log.find_damage(self._path)
+        except OSError as error:
+            raise JournalUnavailable(f"{sqlite_log.log_path(self._path)}: cannot be read: {error.strerror}") from error
+
+    def _records(self, first: int, last: int | None) -> Iterator[Record | JournalCorrupt]:
         start, end = self._start(first), _SEQUENCE_MAX if last is None else last
         while start <= end:
             try:
@@ -70,7 +84,7 @@ class SqliteReader:
     def size_bytes(self) -> int:
         """See `JournalReader.size_bytes`; includes the write-ahead log."""
         size = 0
-        for name in (self._path, self._path.with_name(f"{self._path.name}-wal")):
+        for name in (self._path, sqlite_log.log_path(self._path)):
             try:
                 size += name.stat().st_size
             except FileNotFoundError:
