@@ -8,10 +8,11 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from tests.merit_command import Fleet, Running, environment, merit, until
+from tests.merit_command import Fleet, Running, environment, fleet, merit, until
 
 
 def test_submit_waits_and_gives_the_result(busy: Fleet):
@@ -285,6 +286,21 @@ def test_map_says_why_nothing_comes_and_what_goes_on(busy: Fleet):
     assert ran.stdout.count(" canceled\n") == 2, ran.stderr
     states = [one["state"] for one in busy.merit("task", "list", "--capability", "nobody_maps", "--json").json["tasks"]]
     assert states == ["CANCELED", "CANCELED"]
+
+
+def test_map_says_that_the_control_plane_is_away_and_goes_on(tmp_path: Path):
+    with fleet(tmp_path) as made:
+        plane = made.up()
+        (tmp_path / "one.jsonl").write_text('{"a": 1, "b": 2}\n')
+        mapping = Running(["-m", "merit", "map", "add", "one.jsonl", "--server", made.server], tmp_path, "mapping")
+        made.running.append(mapping)
+        until(lambda: made.merit("status", "--json").json["pending"] == 1, "the task is taken")
+        plane.kill()
+        mapping.says(f"the control plane at {made.server} is away", "err")
+        made.up()
+        made.worker("w1")
+        assert mapping.ended() == 0
+        assert json.loads(mapping.out)["result"] == 3
 
 
 def test_map_shows_how_far_it_is_beside_its_results(busy: Fleet):
