@@ -41,7 +41,7 @@ class _Merit(MeritGroup):
         if cmd_name not in COMMANDS:
             return None
         if cmd_name in _SERVERS:
-            importlib.import_module("merit.cli.event_loop").prepare()
+            importlib.import_module("merit.cli.transport").prepare()
         found: click.Command = getattr(importlib.import_module(f"merit.cli.{cmd_name}"), cmd_name)
         return found
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from merit.cli import event_loop, output
+from merit.cli import output
 from merit.cli.command import Address, MeritCommand, json_option, state_option
 from merit.cli.output import CliError, log_to_stderr, write_json, write_lines
 
@@ -59,7 +60,7 @@ def up(state: Path, grpc: str, as_json: bool) -> None:
         raise CliError("address", str(error), output.USAGE) from error
     try:
         _check_quarantine(StateDirectory(state))
-        event_loop.run(run_until_signal(Settings(state=state, grpc=grpc), ready))
+        asyncio.run(run_until_signal(Settings(state=state, grpc=grpc), ready))
     except CannotListen as error:
         raise CliError("address_taken", str(error), output.FAILED) from error
     except LeaderElsewhere as error:

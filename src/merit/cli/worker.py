@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import click
 
-from merit.cli import event_loop, output
+from merit.cli import output
 from merit.cli.command import MeritCommand, json_option, server_option
 from merit.cli.output import CliError, log_to_stderr, write_json, write_lines
 from merit.model.limits import CONCURRENCY_MAX
@@ -110,7 +110,6 @@ def worker(
             concurrency=concurrency,
             processes=processes,
             tags=tags,
-            run=event_loop.run,
         )
     except WorkerRefused as error:
         raise CliError("refused", str(error), output.USAGE) from error

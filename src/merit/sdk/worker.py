@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Iterable
 from typing import Any, Final
 from uuid import uuid4
 
@@ -335,12 +335,11 @@ def serve(
     processes: int | None = None,
     tags: Iterable[str] = (),
     drain_s: float = DRAIN_S,
-    run: Callable[[Coroutine[Any, Any, None]], None] = asyncio.run,
 ) -> None:
     """Be a worker with these capabilities (by default all that have been declared) until SIGTERM or SIGINT.
 
     On the first signal the worker drains: it takes nothing more, finishes what runs, reports, and leaves. A second one
-    ends it at once. ``run`` brings the event loop. In a module that is loaded for what it declares (``merit worker
+    ends it at once. In a module that is loaded for what it declares (``merit worker
     MODULE``) this does nothing: whoever loads it serves.
 
     Raises:
@@ -348,7 +347,7 @@ def serve(
     """
     if only_declaring():
         return
-    run(
+    asyncio.run(
         _serve(
             WorkerProcess(
                 capabilities or declared(),

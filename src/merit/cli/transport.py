@@ -1,15 +1,15 @@
-"""The event loop of the processes that are Merit's own (``merit up``, ``merit worker``), made as quick as it can be.
+"""How gRPC is set up in the processes that are Merit's own (``merit up``, ``merit worker``).
 
-A user's program that embeds a client or a worker keeps the loop and the environment that it has.
+A user's program that embeds a client or a worker keeps the environment that it has. There is no uvloop on purpose: it starts
+programs by a fork in C, which deadlocks in a process that has gRPC's threads (seen after some thousand starts); asyncio
+itself uses vfork, which is safe.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import Coroutine
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Final
 
 _POLLING: Final = "-event_engine_client,-event_engine_listener"
 _POLLING_KNOWN: Final = ("1.85.",)
@@ -22,13 +22,3 @@ def prepare() -> None:
     stays."""
     if version("grpcio").startswith(_POLLING_KNOWN):
         os.environ.setdefault("GRPC_EXPERIMENTS", _POLLING)
-
-
-def run(main: Coroutine[Any, Any, None]) -> None:
-    """``asyncio.run``, on uvloop where it is installed (the extra ``uvloop``)."""
-    try:
-        import uvloop
-    except ImportError:
-        asyncio.run(main)
-    else:
-        uvloop.run(main)
