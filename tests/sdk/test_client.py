@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from merit import AsyncClient, Client, MeritError, Refused, TaskRequest
+from merit import AsyncClient, Client, MeritError, Refused, TaskRequest, Unreachable
 from merit.app.control_plane import ControlPlane, Settings
 from merit.model.frames import Settled
 from merit.model.limits import Limits
@@ -30,15 +30,20 @@ async def slow_first(n: int) -> int:
     return n
 
 
-@pytest_asyncio.fixture
-async def address(tmp_path):
+@contextlib.asynccontextmanager
+async def a_control_plane(state, address="127.0.0.1:0"):
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    settings = Settings(state=tmp_path / "state", grpc="127.0.0.1:0", limits=Limits(live_tasks_max=50))
-    plane = ControlPlane(settings)
+    plane = ControlPlane(Settings(state=state, grpc=address, limits=Limits(live_tasks_max=50)))
     running = asyncio.create_task(plane.run(lambda where, _epoch: ready.set_result(where)))
     yield await asyncio.wait_for(ready, 10)
     plane.stop()
     await asyncio.wait_for(running, 10)
+
+
+@pytest_asyncio.fixture
+async def address(tmp_path):
+    async with a_control_plane(tmp_path / "state") as address:
+        yield address
 
 
 @contextlib.asynccontextmanager
@@ -177,3 +182,41 @@ async def test_a_worker_whose_run_is_cancelled_leaves_nothing_behind(address):
                 await asyncio.sleep(0.02)
     own = {task for task in asyncio.all_tasks() - before if "merit/sdk/worker" in repr(task)}
     assert not own
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        lambda client: client.tasks(),
+        lambda client: client.workers(),
+        lambda client: client.status(),
+        lambda client: client.submit("same", {"large": "x" * 300_000}),
+    ],
+    ids=["tasks", "workers", "status", "large content"],
+)
+async def test_what_is_asked_while_the_control_plane_is_away_is_answered_when_it_is_back(tmp_path, question):
+    async with a_control_plane(tmp_path / "state") as address:
+        client = await AsyncClient(address, connect_timeout_s=30).__aenter__()
+    try:
+        asked = asyncio.create_task(question(client))
+        await asyncio.sleep(0)  # it asks before anybody is there to answer
+        async with a_control_plane(tmp_path / "state", address):
+            assert await asyncio.wait_for(asked, 30) is not None
+    finally:
+        await client.aclose()
+
+
+async def test_a_question_to_a_control_plane_that_stays_away_is_given_up(tmp_path):
+    async with a_control_plane(tmp_path / "state") as address:
+        client = await AsyncClient(address).__aenter__()
+    client._connect_timeout_s = 0.3
+    try:
+        with pytest.raises(Unreachable, match=address):
+            await asyncio.wait_for(client.tasks(), 20)
+    finally:
+        await client.aclose()
+
+
+def test_a_client_that_was_never_connected_says_how_to_use_it():
+    with pytest.raises(MeritError, match="with Client"):
+        Client().tasks()

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeVar
 from uuid import uuid4
 
 import grpc
@@ -35,6 +36,8 @@ from merit.session.link import ProtocolViolation
 from merit.wire.frames import decode_refusal, decode_server_frame, encode_client_frame
 from merit.wire.v1 import tasks_pb2, tasks_pb2_grpc
 
+T = TypeVar("T")
+
 MAP_WINDOW: Final = 10_000
 """Tasks that ``map`` keeps in flight."""
 
@@ -46,7 +49,9 @@ class AsyncClient:
 
     Args:
         server: ``HOST:PORT`` of the control plane; by default what MERIT_SERVER says, or 127.0.0.1:50051.
-        connect_timeout_s: how long to try at first; later on a lost control plane is tried again for ever.
+        connect_timeout_s: how long to try at first. Later on a lost control plane is tried again for ever, so that no
+            task is lost; only a question (``task``, ``tasks``, ``workers``, ``status``, ``cancel``) gives up after this
+            time.
     """
 
     def __init__(self, server: str | None = None, *, connect_timeout_s: float = 10.0) -> None:
@@ -151,10 +156,7 @@ class AsyncClient:
         self, specs: list[TaskSpec], sink: Completions | None = None, tags: Sequence[Any] | None = None
     ) -> list[TaskHandle]:
         """Hand specs to the stream as one unit, without waiting: the handles tell when they are durable."""
-        if self._failure is not None:
-            raise self._failure
-        if self._running is None:
-            raise MeritError("the client is not connected yet: use it as `async with AsyncClient() as merit:`")
+        self._check()
         handles = [TaskHandle(self, spec.id, sink, tags[place] if tags else None) for place, spec in enumerate(specs)]
         known, pending = self._handles, self._specs
         for spec, handle in zip(specs, handles, strict=True):
@@ -258,10 +260,7 @@ class AsyncClient:
             return self._specs_of.make(capability, data, priority, run_timeout_s, attempts_max, after, description)
         if len(data) > PAYLOAD_BYTES_MAX:
             raise ValueError(f"parameters: {len(data):,} bytes; {PAYLOAD_BYTES_MAX:,} at most: split the task")
-        if self._channel is None:
-            raise Unreachable(f"the control plane at {self.server} is away; try again")
-        with _asking(self.server):
-            blob = await put_blob(self._channel, data)
+        blob = await self._ask(lambda channel: put_blob(channel, data))
         return self._specs_of.make(capability, b"", priority, run_timeout_s, attempts_max, after, description, blob)
 
     # Asking
@@ -284,18 +283,18 @@ class AsyncClient:
 
     async def cancel(self, ids: Sequence[str], reason: str = "") -> list[Refusal]:
         """Call tasks off; durable on return. What could not be, with the reason (one that is final already, say)."""
-        with _asking(self.server):
-            answer = await self._tasks().CancelTasks(tasks_pb2.CancelTasksRequest(ids=ids, reason=reason))
+        request = tasks_pb2.CancelTasksRequest(ids=ids, reason=reason)
+        answer = await self._ask(lambda channel: tasks_pb2_grpc.TasksStub(channel).CancelTasks(request))
         return [decode_refusal(refusal) for refusal in answer.refusals]
 
     async def task(self, task_id: str) -> dict[str, Any]:
         """Everything about one task, as JSON has it. Raises ``Refused`` when there is none."""
-        with _asking(self.server):
-            message = await self._tasks().GetTask(tasks_pb2.GetTaskRequest(id=task_id))
-            view = task_view(message)
-            for field, blob in (("parameters", message.parameters_blob), ("result", message.result_blob)):
-                if blob and self._channel is not None:
-                    view[field] = {"blob": blob}
+        request = tasks_pb2.GetTaskRequest(id=task_id)
+        message = await self._ask(lambda channel: tasks_pb2_grpc.TasksStub(channel).GetTask(request))
+        view = task_view(message)
+        for field, blob in (("parameters", message.parameters_blob), ("result", message.result_blob)):
+            if blob:
+                view[field] = {"blob": blob}
         return view
 
     async def tasks(self, *, state: str = "", capability: str = "", limit: int = 100, cursor: str = "") -> Page:
@@ -307,25 +306,53 @@ class AsyncClient:
             limit=limit,
             cursor=cursor,
         )
-        with _asking(self.server):
-            answer = await self._tasks().ListTasks(request)
+        answer = await self._ask(lambda channel: tasks_pb2_grpc.TasksStub(channel).ListTasks(request))
         return Page([task_view(message) for message in answer.tasks], answer.next_cursor)
 
     async def workers(self) -> list[dict[str, Any]]:
         """The workers that the control plane knows."""
-        with _asking(self.server):
-            answer = await self._tasks().ListWorkers(tasks_pb2.ListWorkersRequest())
+        request = tasks_pb2.ListWorkersRequest()
+        answer = await self._ask(lambda channel: tasks_pb2_grpc.TasksStub(channel).ListWorkers(request))
         return [worker_view(message) for message in answer.workers]
 
     async def status(self) -> dict[str, Any]:
         """The control plane in a few numbers."""
-        with _asking(self.server):
-            return status_view(await self._tasks().GetStatus(tasks_pb2.GetStatusRequest()))
+        request = tasks_pb2.GetStatusRequest()
+        return status_view(await self._ask(lambda channel: tasks_pb2_grpc.TasksStub(channel).GetStatus(request)))
 
-    def _tasks(self) -> tasks_pb2_grpc.TasksAsyncStub:
-        if self._channel is None:
-            raise Unreachable(f"the control plane at {self.server} is away; try again")
-        return tasks_pb2_grpc.TasksStub(self._channel)
+    async def _ask(self, call: Callable[[grpc.aio.Channel], Awaitable[T]], patience_s: float | None = None) -> T:
+        """Make a call that may be made twice; while the control plane is away it is made again.
+
+        Args:
+            call: with the channel that there is at the time.
+            patience_s: how long, by default as long as for the first connection.
+
+        Raises:
+            Unreachable: it was away all the time.
+            Refused: what was asked for does not exist, or cannot be.
+            MeritError: it cannot answer this, or the client was closed.
+        """
+        self._check()
+        until_s = self._loop.time() + (self._connect_timeout_s if patience_s is None else patience_s)
+        backoff = Backoff()
+        while True:
+            try:
+                with _asking(self.server):
+                    if self._channel is None:
+                        raise ConnectionError("it is not back yet")
+                    return await call(self._channel)
+            except Unreachable:
+                wait_s = backoff.next_s()
+                if self._loop.time() + wait_s >= until_s:
+                    raise
+                await asyncio.sleep(wait_s)
+                self._check()
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        if self._running is None:
+            raise MeritError("the client is not connected yet: use it as `with Client() as merit:` (or `async with`)")
 
     # For the handles
 
@@ -335,16 +362,7 @@ class AsyncClient:
 
     async def content(self, blob: str) -> bytes:
         """A content from the blob store; while the control plane is away it is asked for again and again."""
-        backoff = Backoff()
-        while self._failure is None:
-            try:
-                with _asking(self.server):
-                    if self._channel is None:
-                        raise ConnectionError("the stream is gone")
-                    return await get_blob(self._channel, blob)
-            except Unreachable:
-                await asyncio.sleep(backoff.next_s())
-        raise self._failure
+        return await self._ask(lambda channel: get_blob(channel, blob), patience_s=math.inf)
 
     # The stream
 
