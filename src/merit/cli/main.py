@@ -29,6 +29,10 @@ COMMANDS: Final = {
 one does not wait for all."""
 
 
+_SERVERS: Final = frozenset({"up", "worker"})
+"""These run for long and are tuned for it."""
+
+
 class _Merit(MeritGroup):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -36,6 +40,8 @@ class _Merit(MeritGroup):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
+        if cmd_name in _SERVERS:
+            importlib.import_module("merit.cli.transport").prepare()
         found: click.Command = getattr(importlib.import_module(f"merit.cli.{cmd_name}"), cmd_name)
         return found
 
