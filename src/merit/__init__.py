@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from merit.sdk.client import AsyncClient
     from merit.sdk.command_line import command_line, load_commands
     from merit.sdk.context import Cancelled, Context, Permanent, current
-    from merit.sdk.handles import TaskHandle, TaskRequest
+    from merit.sdk.following import Step
+    from merit.sdk.handles import TaskHandle
+    from merit.sdk.operations import Where
+    from merit.sdk.options import Options, Retry, TaskRequest
     from merit.sdk.results import MeritError, Refused, Result, TaskCanceledError, TaskFailedError, Unreachable
     from merit.sdk.sync_client import Client
     from merit.sdk.worker import WorkerProcess, serve
@@ -26,15 +29,19 @@ _WHERE = {
     "Client": "sdk.sync_client",
     "Context": "sdk.context",
     "MeritError": "sdk.results",
+    "Options": "sdk.options",
     "Permanent": "sdk.context",
     "Priority": "model.tasks",
     "Refused": "sdk.results",
     "Result": "sdk.results",
+    "Retry": "sdk.options",
+    "Step": "sdk.following",
     "TaskCanceledError": "sdk.results",
     "TaskFailedError": "sdk.results",
     "TaskHandle": "sdk.handles",
-    "TaskRequest": "sdk.handles",
+    "TaskRequest": "sdk.options",
     "Unreachable": "sdk.results",
+    "Where": "sdk.operations",
     "WorkerProcess": "sdk.worker",
     "capability": "sdk.capability",
     "command_line": "sdk.command_line",
@@ -50,15 +57,19 @@ __all__ = [
     "Client",
     "Context",
     "MeritError",
+    "Options",
     "Permanent",
     "Priority",
     "Refused",
     "Result",
+    "Retry",
+    "Step",
     "TaskCanceledError",
     "TaskFailedError",
     "TaskHandle",
     "TaskRequest",
     "Unreachable",
+    "Where",
     "WorkerProcess",
     "capability",
     "command_line",

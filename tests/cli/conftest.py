@@ -6,10 +6,26 @@ import pytest
 
 from tests.merit_command import Fleet, fleet
 
+SPEAKS = """
+import time
+
+from merit import Context, capability
+
+
+@capability
+def speaks(context: Context) -> str:
+    context.progress(0.5, message="half of it")
+    context.log("warning", "line one")
+    time.sleep(0.6)  # what is said is told a quarter of a second later at the latest
+    return "done"
+"""
+
 
 @pytest.fixture(scope="module")
 def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     with fleet(tmp_path_factory.mktemp("fleet")) as made:
+        with (made.folder / "capabilities.py").open("a") as capabilities:
+            capabilities.write(SPEAKS)
         made.up()
         made.worker("w1")
         yield made

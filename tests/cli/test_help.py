@@ -55,7 +55,7 @@ def test_each_command_has_an_example_and_json(name: str, found: click.Command, c
         assert "Exit codes:" in said
 
 
-@pytest.mark.parametrize("name", ["", "task", "journal", "lab", "bench"])
+@pytest.mark.parametrize("name", ["", "task", "queue", "dead", "schedule", "journal", "lab", "bench"])
 def test_a_group_without_arguments_is_its_help(name: str, capsys: pytest.CaptureFixture[str]):
     said = []
     for words in (name.split(), [*name.split(), "--help"]):

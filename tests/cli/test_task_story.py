@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from merit.cli.task import rows
 from merit.cli.task_story import bar, story
+from merit.cli.task_table import rows
 from tests.merit_command import Running, fleet, merit, until
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -43,7 +43,7 @@ def attempt(**more: Any) -> dict[str, Any]:
         "wall_s": 1.0,
         "cpu_s": 0.5,
         "memory_bytes": 0,
-        "progress": 0.0,
+        "progress": None,
         "progress_message": "",
         "trail": None,
         "error": None,
@@ -58,6 +58,9 @@ def view(**more: Any) -> dict[str, Any]:
         "state": "COMPLETED",
         "priority": "MEDIUM",
         "tenant": "",
+        "terms": {},
+        "deadline": None,
+        "successor": "",
         "principal": "",
         "description": "",
         "parameters": {},
@@ -111,6 +114,32 @@ def test_progress_is_shown_while_it_runs():
     assert "progress    [████████░░░░░░░░░░░░] 40 %  reading" in said
     assert "why         attempt 1 runs on w1" in said
     assert "progress" not in told(attempts=[attempt(progress=0.4, progress_message="reading")])
+
+
+def test_what_was_asked_for_is_said():
+    terms = {
+        "not_before": "2026-11-20T10:00:00.000Z",
+        "retry": {"lost": 3, "backoff_s": 0.5},
+        "safe_to_repeat": False,
+        "idempotency_key": "once",
+        "labels": {"team": "blue"},
+        "origin": "an earlier one",
+        "despite_dead": True,
+    }
+    said = told(terms=terms, deadline="2026-11-20T12:00:00.000Z", successor="a later one")
+    assert "limits      5m a run, 3 attempts" in said
+    assert "deadline    2026-11-20T12:00:00.000Z" in said
+    assert "retry       3 after lost, first pause 500ms" in said
+    assert "repeating   never, unless it is known not to have started" in said
+    assert "only once   once" in said
+    assert "origin      an earlier one" in said
+    assert "labels      team=blue" in said
+    assert "tried again as a later one" in said
+
+
+def test_a_sign_of_life_is_no_progress():
+    running = attempt(state="RUNNING", ended=None, progress_message="reading")
+    assert "progress    reading" in told(state="RUNNING", ended=None, attempts=[running])
 
 
 def test_why_says_more_than_the_state():

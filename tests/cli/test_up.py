@@ -96,7 +96,9 @@ def test_a_full_disk_ends_it_without_an_acknowledgement(tmp_path: Path):
                 large = '{"text": "' + "x" * 60_000 + '"}'
                 acknowledged: list[str] = []
                 while plane.poll() is None and len(acknowledged) < 50:
-                    ran = made.merit("submit", "nobody", "--params", large, "--timeout", "3", "--connect-timeout", "5")
+                    ran = made.merit(
+                        "submit", "nobody", "--params", large, "--wait-timeout", "3", "--connect-timeout", "5"
+                    )
                     acknowledged += [ran.out.strip()] if ran.code == 0 else []
                 assert plane.wait(WAIT_S) == 1
             finally:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from merit.cli.output import CliError, printable, table
-from merit.cli.submit import parameters_of
+from merit.cli.parameters import parameters_of
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(st.characters(codec="utf-8")),

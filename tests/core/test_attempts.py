@@ -2,9 +2,9 @@
 
 import pytest
 
-from merit.core.attempts import _backoff_ns
 from merit.core.codec import state_digest
 from merit.core.invariants import check
+from merit.core.retrying import backoff_ns
 from merit.model.effects import SendCancel, TellSettled
 from merit.model.frames import ReportStatus
 from merit.model.limits import RETURNS_MAX, SECOND_NS, Limits
@@ -88,12 +88,12 @@ def test_back_off_doubles_up_to_its_bound_with_jitter_from_the_task_alone(tried)
     attach(machine)
     submit(machine, *(a_spec(number) for number in range(50)))
     full = min(machine.limits.backoff_ns * 2 ** (tried - 1), machine.limits.backoff_ns_max)
-    waits = [_backoff_ns(machine, task_of(machine, number), tried) for number in range(50)]
+    waits = [backoff_ns(machine, task_of(machine, number), tried) for number in range(50)]
     assert all(full // 2 <= wait <= full for wait in waits)
     assert len(set(waits)) > 40
     again = a_machine(now_ns=START_NS + 12_345)
     submit(again, *(a_spec(number) for number in range(50)))
-    assert waits == [_backoff_ns(again, task_of(again, number), tried) for number in range(50)]
+    assert waits == [backoff_ns(again, task_of(again, number), tried) for number in range(50)]
 
 
 def test_a_task_that_is_tried_again_goes_before_new_ones_of_its_class_only():

@@ -9,29 +9,54 @@ from msgspec.structs import replace
 
 from merit.core.codec import decode_event, decode_state, encode_event, encode_state, fold, state_digest
 from merit.core.invariants import InvariantBroken, check, check_allocated
+from merit.core.ranking import rank
+from merit.core.retrying import SILENT
 from merit.core.state import State
 from merit.model.commands import (
     Allocate,
     AttachWorker,
+    Awake,
     CancelTasks,
     DetachWorker,
     FollowUp,
+    PauseQueue,
+    PlanSchedule,
+    PurgeDead,
+    RemoveSchedule,
+    ResumeQueue,
+    RetryDead,
+    RunSchedule,
+    SetRule,
+    SetSchedule,
+    SetTenant,
     SubmitTasks,
     TakeFrame,
     Tick,
 )
-from merit.model.effects import SendAssignment, SendCancel
+from merit.model.effects import SendAssignment, SendCancel, TellKnown, WorkOutTimes
+from merit.model.events import AttemptFailed, WorkerLeft
 from merit.model.frames import AttemptRef, Hello, Report, ReportStatus
 from merit.model.limits import MILLISECOND_NS, SECOND_NS, Limits
 from merit.model.record import NO_HASH, seal
-from merit.model.tasks import AttemptState, Failure, Priority, Progress, TaskState
+from merit.model.rules import Rule, RuleKind, TenantTerms
+from merit.model.schedules import Missed, Overlap, Schedule
+from merit.model.tasks import AttemptState, Failure, Priority, Progress, RetryPolicy, TaskState, Terms
 from merit.testing.builders import START_NS, TENANT, a_machine, a_spec, allocate, an_id, an_offer, attach, submit
 
 LIMITS = Limits(
     live_tasks_max=40,
-    live_bytes_max=2_000,
+    live_bytes_max=9_000,
+    tenant_live_max=30,
+    capability_pending_max=15,
+    tenants_max=3,
     finals_max=8,
     finals_bytes_max=400,
+    dead_letters_max=4,
+    dead_letters_bytes_max=300,
+    keys_max=3,
+    keys_ns=8 * SECOND_NS,
+    ageing_ns=3 * SECOND_NS,
+    awake_ns=SECOND_NS,
     workers_max=3,
     grace_ns=2 * SECOND_NS,
     reconnect_ns=SECOND_NS,
@@ -40,6 +65,12 @@ LIMITS = Limits(
 )
 WORKERS = ["w1", "w2", "w3", "w4"]
 CAPABILITIES = ["add", "mul"]
+TENANTS = [TENANT, TENANT, "other", "third", "fourth"]
+OFFERS = [
+    {},
+    {"heartbeat_timeout_ns": SECOND_NS},
+    {"safe_to_repeat": False},
+]
 
 COMPLETED = ReportStatus.COMPLETED
 STEPS = 120
@@ -58,10 +89,14 @@ class AnyOrder:
         self.epoch = 1
         self.machine = a_machine(State(), LIMITS)
         self.journal(self.machine.events)
+        self.wanted = []
+        self.fresh = 1_000
 
     def run(self):
         steps = [self.submit] * 3 + [self.frame] * 6 + [self.allocate] * 4 + [self.attach] * 3
-        steps += [self.follow_up] * 2 + [self.time_passes] * 2 + [self.cancel, self.detach, self.restart]
+        steps += [self.follow_up] * 2 + [self.time_passes] * 3 + [self.cancel, self.detach, self.restart]
+        steps += [self.retry_dead, self.purge_dead, self.pause, self.resume, self.tenant, self.asleep]
+        steps += [self.rule] * 2 + [self.schedule, self.run_schedule] + [self.plan] * 2
         for _ in range(STEPS):
             self.rng.choice(steps)()
             check(self.machine, self.machine.state)
@@ -89,6 +124,7 @@ class AnyOrder:
         decision = self.machine.handle(command, self.now_ns)
         assert self.machine.state.sequence == before + len(decision.events)
         self.journal(decision.events)
+        self.wanted = (self.wanted + [e for e in decision.effects if isinstance(e, WorkOutTimes)])[-5:]
         return decision
 
     def finals_stay(self):
@@ -114,36 +150,154 @@ class AnyOrder:
 
     # What may be said
 
+    def some_terms(self, after):
+        rng = self.rng
+        if rng.random() < 0.5:
+            return None
+        chance = lambda value: value if rng.random() < 0.3 else type(value)()  # noqa: E731  (short is clear here)
+        return Terms(
+            not_before_ns=chance(self.now_ns + rng.choice([-1, 1, 6]) * SECOND_NS),
+            deadline_ns=chance(self.now_ns + rng.choice([1, 8]) * SECOND_NS),
+            queue_timeout_ns=chance(rng.choice([1, 5]) * SECOND_NS),
+            heartbeat_timeout_ns=chance(rng.choice([MILLISECOND_NS, SECOND_NS])),
+            estimate_ns=chance(rng.choice([1, SECOND_NS])),
+            retry=RetryPolicy(*(rng.randint(-1, 2) for _ in range(5)), chance(SECOND_NS))
+            if rng.random() < 0.3
+            else None,
+            safe_to_repeat=rng.random() < 0.9,
+            key=chance(rng.choice(["k1", "k2"])),
+            idempotency_key=chance(rng.choice("abcdefg")),
+            inputs=tuple((f"p{place}", name) for place, name in enumerate(after) if rng.random() < 0.5),
+            despite_dead=rng.random() < 0.4,
+        )
+
+    def some_spec(self):
+        rng = self.rng
+        after = sorted({rng.randrange(40) for _ in range(rng.choice([0, 0, 1, 2]))})
+        return a_spec(
+            rng.randrange(40),
+            rng.choice(CAPABILITIES),
+            after=after,
+            priority=rng.choice(list(Priority)),
+            parameters=rng.choice([b"{}", b'{"a":1}', b'{"pad":"' + b"x" * 90 + b'"}']),
+            run_timeout_ns=rng.choice([MILLISECOND_NS, SECOND_NS, 60 * SECOND_NS]),
+            attempts_max=rng.randint(1, 4),
+            timeout_ns=rng.choice([2 * SECOND_NS, 3_600 * SECOND_NS]),
+            terms=self.some_terms([an_id(number) for number in after]),
+        )
+
     def submit(self):
         rng = self.rng
-        tasks = [
-            a_spec(
-                rng.randrange(40),
-                rng.choice(CAPABILITIES),
-                after={rng.randrange(40) for _ in range(rng.choice([0, 0, 1, 2]))},
-                priority=rng.choice(list(Priority)),
-                parameters=rng.choice([b"{}", b'{"a":1}', b'{"pad":"' + b"x" * 90 + b'"}']),
-                run_timeout_ns=rng.choice([MILLISECOND_NS, SECOND_NS, 60 * SECOND_NS]),
-                attempts_max=rng.randint(1, 4),
-            )
-            for _ in range(rng.randint(1, 6))
-        ]
+        tasks = [self.some_spec() for _ in range(rng.randint(1, 6))]
         atomic = rng.random() < 0.3
         known = set(self.machine.state.tasks)
-        decision = self.tell(SubmitTasks(TENANT, "tester", tasks, atomic))
+        tenant = rng.choice(TENANTS)
+        decision = self.tell(SubmitTasks(tenant, "tester", tasks, atomic))
         fresh = {task.id for task in tasks} - known
         taken = fresh & set(self.machine.state.tasks)
         refused = {refusal.task for refusal in decision.refusals}
-        assert fresh <= taken | refused
+        alike = {effect.task for effect in decision.effects if isinstance(effect, TellKnown)}
+        assert fresh <= taken | refused | alike
+        assert all(self.machine.state.tasks[name].tenant == tenant for name in taken)
         if atomic:
             assert not (taken and refused)
             assert not decision.refusals or not decision.events
+        self.within_bounds()
+
+    def within_bounds(self):
+        state = self.machine.state
+        assert state.live <= LIMITS.live_tasks_max
+        assert len(state.keys) <= LIMITS.keys_max
+        assert sum(1 for tenant in state.tenants.values() if tenant.live) <= LIMITS.tenants_max
+
+    def retry_dead(self):
+        state, rng = self.machine.state, self.rng
+        ids = [*rng.sample(list(state.dead_letters), min(2, len(state.dead_letters))), an_id(rng.randrange(40))]
+        pairs = []
+        for name in dict.fromkeys(ids):
+            self.fresh += 1
+            pairs.append((name, an_id(self.fresh)))
+        letters = dict(state.dead_letters)
+        decision = self.tell(RetryDead(rng.choice(TENANTS), "tester", pairs))
+        refused = {refusal.task for refusal in decision.refusals}
+        for old, new in pairs:
+            assert (old in refused) != (new in state.tasks)
+            if old in refused:
+                assert letters.get(old) is state.dead_letters.get(old), "what could not be retried stays"
+            else:
+                assert old not in state.dead_letters
+                assert letters[old].successor == new
+                assert state.tasks[new].terms.origin == old
+
+    def purge_dead(self):
+        state = self.machine.state
+        ids = [
+            *self.rng.sample(list(state.dead_letters), min(1, len(state.dead_letters))),
+            an_id(self.rng.randrange(40)),
+        ]
+        self.tell(PurgeDead(self.rng.choice(TENANTS), "tester", ids))
+
+    def pause(self):
+        self.tell(PauseQueue(TENANT, "tester", self.rng.choice(CAPABILITIES), "because"))
+
+    def resume(self):
+        for name in CAPABILITIES:
+            self.tell(ResumeQueue(TENANT, "tester", name))
+
+    def tenant(self):
+        rng = self.rng
+        terms = TenantTerms(rng.choice(TENANTS), rng.randint(1, 3), rng.choice([0, 0, 5]))
+        self.tell(SetTenant(TENANT, "tester", terms))
+
+    def rule(self):
+        rng = self.rng
+        kind = rng.choice(list(RuleKind))
+        name = rng.choice(TENANTS if kind is RuleKind.TENANT else CAPABILITIES)
+        rule = Rule(kind, name, rng.choice([0, 1, 3]), rng.choice([0, 0, 500, 5_000]), rng.randint(1, 3))
+        self.tell(SetRule(TENANT, "tester", rule))
+
+    def schedule(self):
+        rng = self.rng
+        name, tenant = rng.choice(["hourly", "daily"]), rng.choice(TENANTS)
+        if rng.random() < 0.2:
+            self.tell(RemoveSchedule(tenant, "tester", name))
+            return
+        missed, overlap = rng.choice(list(Missed)), rng.choice(list(Overlap))
+        template = replace(self.some_spec(), id="", after=(), terms=None)
+        schedule = Schedule(name, tenant, rng.choice(["a", "b"]), "UTC", template, missed, overlap, rng.random() < 0.2)
+        self.tell(SetSchedule(tenant, "tester", schedule))
+
+    def run_schedule(self):
+        self.fresh += 1
+        self.tell(
+            RunSchedule(self.rng.choice(TENANTS), "tester", self.rng.choice(["hourly", "daily"]), an_id(self.fresh))
+        )
+
+    def plan(self):
+        """The shell answers, late, twice, or for something that is over."""
+        if not self.wanted:
+            return
+        rng = self.rng
+        asked = rng.choice(self.wanted)
+        period_ns = rng.choice([SECOND_NS, 40 * SECOND_NS, 100 * SECOND_NS])
+        missed = max(0, (self.now_ns - asked.after_ns) // period_ns)
+        times = tuple(asked.after_ns + period_ns * n for n in range(max(1, missed - 3), missed + 3))
+        schedule = asked.schedule
+        self.tell(PlanSchedule(TENANT, "cell", schedule.name, schedule.cron, schedule.zone, asked.after_ns, times))
+
+    def asleep(self):
+        self.now_ns += self.rng.choice([SECOND_NS, 90 * SECOND_NS])
+        self.tell(Awake(TENANT, "cell"))
 
     def cancel(self):
-        tenant = self.rng.choice([TENANT, TENANT, "other"])
+        tenant = self.rng.choice(TENANTS)
         ids = [an_id(self.rng.randrange(40)) for _ in range(3)]
         decision = self.tell(CancelTasks(tenant, "tester", ids))
-        assert tenant == TENANT or not decision.events
+        assert all(
+            self.machine.state.tasks[event.task].tenant == tenant
+            for event in decision.events
+            if event.task in self.machine.state.tasks
+        )
 
     def attach(self):
         rng, state = self.rng, self.machine.state
@@ -161,7 +315,8 @@ class AnyOrder:
         older = seat is not None and known is not None and boot == known.boot
         older = older and self.sessions[worker] <= seat.session  # type: ignore[union-attr]  # there is a seat then
         before = dict(known.attempts) if known is not None else {}
-        offers = tuple(an_offer(name) for name in rng.choice([CAPABILITIES] * 3 + [CAPABILITIES[:1]]))
+        how = rng.choice(OFFERS[:1] * 4 + OFFERS)
+        offers = tuple(an_offer(name, **how) for name in rng.choice([CAPABILITIES] * 3 + [CAPABILITIES[:1]]))
         hello = Hello(worker, boot, self.sessions[worker], offers, 2, tuple(held))
         decision = self.tell(AttachWorker(TENANT, worker, hello, rng.randint(0, 6)))
         if older or worker not in state.workers:
@@ -197,7 +352,7 @@ class AnyOrder:
             status = rng.choice([COMPLETED, *ReportStatus])
             failure = None if status is COMPLETED else Failure("error", "bad", permanent=rng.random() < 0.2)
             reports.append(Report(ref.task, ref.number, status, b"1", failure=failure, trail=b"[]"))
-        progress = [Progress(ref.task, ref.number, 0.5) for ref in self.some_refs(worker)]
+        progress = [Progress(ref.task, ref.number, rng.choice([-1, 0.5])) for ref in self.some_refs(worker)]
         stale = rng.random() < 0.1
         mine = dict(known.attempts)
         decision = self.tell(
@@ -237,34 +392,59 @@ class AnyOrder:
             assert effect.assignment.capability in machine.seats[effect.worker].capabilities
         if len(sent) < count_max:
             check_allocated(machine)
+        for effect in sent:
+            assert effect.assignment.capability not in machine.state.paused
+        self.within_limits([effect.assignment.task for effect in sent])
         for capability in CAPABILITIES:
-            bound = [machine.state.tasks[effect.assignment.task] for effect in sent]
-            ranks = [task.priority for task in bound if task.capability == capability]
-            assert ranks == sorted(ranks, reverse=True)
-            for priority in Priority:
-                tried = [
-                    bool(task.counted - 1)
-                    for task in bound
-                    if (task.capability, task.priority) == (capability, priority) and task.counted == len(task.attempts)
+            for tenant in TENANTS:
+                bound = [machine.state.tasks[effect.assignment.task] for effect in sent]
+                bound = [task for task in bound if (task.capability, task.tenant) == (capability, tenant)]
+                if not machine.gates.key_rules and all(task.counted == len(task.attempts) == 1 for task in bound):
+                    ranks = [rank(replace(task, attempts=()), LIMITS.ageing_ns) for task in bound]
+                    assert ranks == sorted(ranks)
+
+    def within_limits(self, sent):
+        """No more than a limit says live at once, but for those that lived before it was set."""
+        state = self.machine.state
+        live = [task for task in state.tasks.values() if task.attempts and task.attempts[-1].live]
+        for rule in state.rules.values():
+            for task in (state.tasks[name] for name in sent):
+                key = task.terms.key if task.terms is not None else ""
+                if rule.kind is RuleKind.KEY and (task.capability != rule.name or not key):
+                    continue
+                if rule.kind is RuleKind.CAPABILITY and task.capability != rule.name:
+                    continue
+                if rule.kind is RuleKind.TENANT and task.tenant != rule.name:
+                    continue
+                alike = [
+                    other
+                    for other in live
+                    if (rule.kind is RuleKind.TENANT and other.tenant == rule.name)
+                    or (rule.kind is RuleKind.CAPABILITY and other.capability == rule.name)
+                    or (
+                        rule.kind is RuleKind.KEY
+                        and other.capability == rule.name
+                        and other.terms
+                        and other.terms.key == key
+                    )
                 ]
-                assert tried == sorted(tried, reverse=True), "what was tried before goes first"
+                assert not rule.concurrency or len(alike) <= rule.concurrency
 
     def time_passes(self):
         self.now_ns += self.rng.choice([MILLISECOND_NS, 100 * MILLISECOND_NS, SECOND_NS, 5 * SECOND_NS])
         machine, state = self.machine, self.machine.state
         graceful = state.grace_until_ns > self.now_ns
-        running = {name: dict(worker.attempts) for name, worker in state.workers.items()}
         while True:
-            self.tell(Tick(TENANT, "cell", 5))
+            events = self.tell(Tick(TENANT, "cell", 5)).events
+            assert not (graceful and any(isinstance(event, AttemptFailed | WorkerLeft) for event in events))
             check(machine, state)
             due_ns = machine.next_due_ns()
             if due_ns is None or due_ns > self.now_ns:
                 break
-        if graceful:
-            assert running == {name: worker.attempts for name, worker in state.workers.items()}
         for task in state.tasks.values():
             for attempt in task.attempts:
-                assert attempt.state is not AttemptState.TIMED_OUT or attempt.ended_ns >= attempt.due_ns
+                late = attempt.failure is None or attempt.failure.kind == SILENT or attempt.ended_ns >= attempt.due_ns
+                assert attempt.state is not AttemptState.TIMED_OUT or late
 
     def restart(self):
         """Another leader begins where the journal ends, with a snapshot or without."""
@@ -275,14 +455,19 @@ class AnyOrder:
             state = decode_state(data)
             assert encode_state(state) == data
         self.epoch += 1
+        self.wanted = []
         self.machine = a_machine(state, LIMITS, now_ns=self.now_ns, epoch=self.epoch)
         self.journal(self.machine.events)
+        self.wanted = [e for e in self.machine.effects if isinstance(e, WorkOutTimes)]
 
     def settles(self):
         """With workers that do what they should, everything comes to its end."""
         machine = self.machine
         machine.limits = replace(LIMITS, workers_max=10)
         self.now_ns += 10 * SECOND_NS
+        self.resume()
+        for name in list(machine.state.schedules):
+            self.tell(RemoveSchedule(machine.state.schedules[name].schedule.tenant, "tester", name))
         for _ in range(1_000):
             self.tell(Tick(TENANT, "cell"))
             self.tell(FollowUp(TENANT, "cell", 1_000))

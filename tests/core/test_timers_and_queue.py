@@ -4,17 +4,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from merit.core.state import Queue
+from merit.core.backlog import Lane
+from merit.core.ranking import rank
 from merit.core.timers import Timers
-from merit.model.tasks import Priority, Task, TaskState
+from merit.model.limits import SECOND_NS
+from merit.model.tasks import Attempt, AttemptState, Priority, Task, TaskState, Terms
 from merit.testing.builders import an_id
 
 SLOT_NS = 1 << 24
+AGEING_NS = 10 * SECOND_NS
 keys = st.sampled_from("abcdefgh")
 times = st.integers(0, 40 * SLOT_NS)
 
 
-@given(st.lists(st.one_of(st.tuples(keys, times), st.tuples(keys, st.none()), times), max_size=80))
+@given(st.lists(st.one_of(st.tuples(keys, times), st.tuples(keys, st.none()), times, st.sets(keys)), max_size=80))
 def test_timers_never_fire_early_nor_more_than_a_slot_late(steps):
     timers, now_ns = Timers(), 0
     model: dict[str, int] = {}
@@ -27,6 +30,10 @@ def test_timers_never_fire_early_nor_more_than_a_slot_late(steps):
             for key in fired:
                 assert model.pop(key) <= now_ns
             assert all(due_ns + SLOT_NS > now_ns for due_ns in model.values())
+        elif isinstance(step, set):
+            fresh = step - model.keys()
+            timers.arm_new(fresh, now_ns + SLOT_NS)
+            model |= dict.fromkeys(fresh, now_ns + SLOT_NS)
         elif step[1] is None:
             timers.disarm(step[0])
             model.pop(step[0], None)
@@ -53,55 +60,79 @@ def test_timers_that_are_moved_for_ever_leave_nothing_behind():
     assert len(timers._buckets) <= 51
 
 
-def a_task(number, priority=Priority.MEDIUM):
-    task_id = an_id(number)
-    return Task(task_id, "t", "p", "echo", b"", "", priority, 1, 1, (), "", 0, number)
+def a_task(number, priority=Priority.MEDIUM, *, submitted_ns=0, deadline_ns=0, tried=False, not_before_ns=None):
+    """A pending task; with `not_before_ns` it has terms."""
+    attempts = (Attempt(1, "w", 0, 0, AttemptState.FAILED),) if tried else ()
+    terms = None if not_before_ns is None else Terms(not_before_ns=not_before_ns)
+    return Task(
+        an_id(number), "t", "p", "echo", b"", "", priority, 1, 1, (), "", submitted_ns, number,
+        attempts=attempts, deadline_ns=deadline_ns, terms=terms,
+    )  # fmt: skip
 
 
 @given(st.data())
-def test_a_queue_is_lanes_of_first_come_first_served(data):
-    queue, number = Queue(), 0
-    model: dict[Priority, list[Task]] = {priority: [] for priority in Priority}
-    for step in data.draw(st.lists(st.sampled_from(["push", "push", "push", "front", "take", "drop"]), max_size=200)):
-        waiting = [task for lane in model.values() for task in lane]
-        if step in ("push", "front"):
-            number += 1
-            task = a_task(number, data.draw(st.sampled_from([Priority.LOW, Priority.HIGH])))
-            queue.push(task, front=step == "front")
-            model[task.priority].insert(0 if step == "front" else len(model[task.priority]), task)
+def test_a_lane_is_in_the_order_of_the_ranks(data):
+    lane, waiting, now_ns, taken = Lane(AGEING_NS), [], 0, []
+    steps = st.lists(st.sampled_from(["push", "push", "push", "again", "take", "drop", "time"]), max_size=150)
+    for number, step in enumerate(data.draw(steps)):
+        if step == "push":
+            task = a_task(
+                number,
+                data.draw(st.sampled_from(list(Priority))),
+                submitted_ns=now_ns,
+                deadline_ns=data.draw(st.sampled_from([0, 0, now_ns + 3_600 * SECOND_NS, 50 * SECOND_NS])),
+                not_before_ns=data.draw(st.sampled_from([None, None, 0, 5 * SECOND_NS, 40 * SECOND_NS])),
+            )
+            lane.push(task)
+            waiting.append(task)
+        elif step == "again" and taken:
+            # An attempt at it failed: it comes back with its old place, and before the new ones of its band.
+            task = taken.pop(data.draw(st.integers(0, len(taken) - 1)))
+            task.attempts = (Attempt(1, "w", 0, 0, AttemptState.FAILED),)
+            lane.push(task)
+            waiting.append(task)
         elif step == "take" and waiting:
-            head = queue.head() if data.draw(st.booleans()) else None
-            lane = next(lane for lane in reversed(model.values()) if lane)
-            assert head in (None, lane[0])
-            queue.take(lane.pop(0))
+            head = lane.head()
+            assert head is min(waiting, key=lambda task: rank(task, AGEING_NS))
+            lane.take(head)
+            waiting.remove(head)
+            taken.append(head)
         elif step == "drop" and waiting:
             task = data.draw(st.sampled_from(waiting))
-            queue.drop(task)
             task.state = TaskState.CANCELED
-            model[task.priority].remove(task)
-        assert queue.size == sum(map(len, model.values()))
-        assert list(queue.lanes()) == [[task.id for task in lane] for lane in model.values()]
+            lane.drop()
+            waiting.remove(task)
+        elif step == "time":
+            now_ns += data.draw(st.sampled_from([1, SECOND_NS, AGEING_NS, 7 * AGEING_NS]))
+        assert lane.size == len(waiting)
+        assert {task.id for task in lane.tasks()} == {task.id for task in waiting}
+        assert lane.entries <= 2 * lane.size + 66
+    for task in sorted(waiting, key=lambda task: rank(task, AGEING_NS)):
+        assert lane.head() is task
+        lane.take(task)
+    assert lane.head() is None
+    assert lane.entries == 0
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_stale_entries_are_bounded_and_counted_right(order):
-    queue, tasks = Queue(), [a_task(number) for number in range(1_000)]
-    for task in tasks:
-        queue.push(task, front=False)
+@pytest.mark.parametrize("odd", [False, True])
+def test_stale_entries_are_bounded_and_counted_right(order, odd):
+    lane, tasks = Lane(AGEING_NS), [a_task(number) for number in range(1_000)]
+    for task in reversed(tasks) if odd else tasks:
+        lane.push(task)
     for task in tasks[10 * order :: order]:
-        queue.drop(task)
         task.state = TaskState.CANCELED
-        entries = [entry for lane in queue._lanes for entry in lane or ()]
-        stale = sum(entry.state is not TaskState.PENDING for entry in entries)
-        assert queue._stale == stale <= max(64, queue.size) + 1
-        assert len(entries) == queue.size + stale
+        lane.drop()
+        assert lane._stale <= max(64, lane.size) + 1
+        assert lane.entries == lane.size + lane._stale
 
 
-def test_only_the_head_can_be_taken():
-    queue = Queue()
-    first, second = a_task(1), a_task(2)
-    queue.push(first, front=False)
-    queue.push(second, front=False)
-    with pytest.raises(LookupError, match=second.id):
-        queue.take(second)
-    assert queue.size == 2
+def test_a_row_in_which_everything_is_stale_is_as_good_as_empty():
+    lane, first, second = Lane(AGEING_NS), a_task(1), a_task(2)
+    lane.push(second)
+    second.state = TaskState.CANCELED
+    lane.drop()
+    lane.push(first)
+    assert lane.head() is first
+    lane.take(first)
+    assert (lane.head(), lane.size) == (None, 0)

@@ -11,7 +11,15 @@ import grpc
 from google.protobuf.message import Message
 
 from merit.model.ids import make_id
-from merit.wire.v1 import tasks_pb2, tasks_pb2_grpc, worker_pb2, worker_pb2_grpc
+from merit.wire.v1 import (
+    dead_letters_pb2_grpc,
+    queues_pb2_grpc,
+    schedules_pb2_grpc,
+    tasks_pb2,
+    tasks_pb2_grpc,
+    worker_pb2,
+    worker_pb2_grpc,
+)
 
 WAIT_S = 20.0
 CLIENT, WORKER = "/merit.wire.v1.Tasks/Session", "/merit.wire.v1.Workers/Session"
@@ -91,6 +99,9 @@ class Peer:
         self.tasks = tasks_pb2_grpc.TasksStub(channel)
         self.blobs = tasks_pb2_grpc.BlobsStub(channel)
         self.workers = worker_pb2_grpc.WorkersStub(channel)
+        self.queues = queues_pb2_grpc.QueuesStub(channel)
+        self.dead_letters = dead_letters_pb2_grpc.DeadLettersStub(channel)
+        self.schedules = schedules_pb2_grpc.SchedulesStub(channel)
 
     def stream(self, method: str) -> Stream:
         return Stream(self.channel.stream_stream(method)(), _ANSWERS[method])

@@ -1,6 +1,7 @@
 """The door with frames of anybody's making: it refuses, or ends the stream; nothing else ever comes out of it."""
 
 import contextlib
+from typing import Any
 
 import msgspec
 import pytest
@@ -8,12 +9,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from merit.gateway.door import Door
+from merit.gateway.fields import BadField
 from merit.gateway.json_check import BadJson, check_json
 from merit.gateway.schemas import REASON_LENGTH_MAX, BadSchema, Schemas
 from merit.model.frames import ClientFrame, ClientHello, Hello, Report, ReportStatus, WorkerFrame
 from merit.model.ids import is_task_id, make_id
-from merit.model.limits import JSON_DEPTH_MAX, NAME_LENGTH_MAX
-from merit.model.tasks import Failure, Priority, Progress, TaskSpec
+from merit.model.limits import (
+    ATTEMPTS_MAX,
+    INPUTS_MAX,
+    JSON_DEPTH_MAX,
+    LABELS_MAX,
+    LOG_LINES_MAX,
+    NAME_LENGTH_MAX,
+    SECOND_NS,
+    TIMEOUT_NS_MAX,
+)
+from merit.model.tasks import Failure, Priority, Progress, RetryPolicy, TaskSpec, Terms
 from merit.model.workers import Offer
 from merit.session.link import ProtocolViolation
 
@@ -28,6 +39,25 @@ values = st.recursive(
 )
 jsons = values.map(msgspec.json.encode) | st.binary(max_size=30)
 ids = st.builds(make_id, st.integers(0, 2**60), st.binary(min_size=10, max_size=10)) | st.text(max_size=250)
+NOW_NS = 1_700_000_000 * SECOND_NS
+ns = st.integers(-(2**63), 2**63 - 1) | st.integers(0, 10**12)
+counts = st.integers(-(2**31), 2**31 - 1) | st.integers(-1, ATTEMPTS_MAX)
+pairs = st.lists(st.tuples(st.text(max_size=3), ids | st.text(max_size=3)), max_size=3).map(tuple)
+terms = st.builds(
+    Terms,
+    not_before_ns=ns,
+    deadline_ns=ns,
+    queue_timeout_ns=ns,
+    heartbeat_timeout_ns=ns,
+    estimate_ns=ns,
+    retry=st.none() | st.builds(RetryPolicy, counts, counts, counts, counts, counts, ns, ns),
+    key=st.text(max_size=210),
+    idempotency_key=st.text(max_size=210),
+    inputs=pairs,
+    labels=pairs,
+    origin=st.just("") | st.text(max_size=3),
+    schedule=st.just("") | st.text(max_size=3),
+)
 specs = st.builds(
     TaskSpec,
     id=ids,
@@ -39,6 +69,8 @@ specs = st.builds(
     attempts_max=st.integers(0, 2**32 - 1) | st.just(4),
     after=st.lists(ids, max_size=3).map(tuple),
     description=st.text(max_size=10),
+    timeout_ns=ns | st.just(10**9),
+    terms=st.none() | terms,
 )
 
 
@@ -47,7 +79,7 @@ def missing(_digest):
 
 
 def door():
-    return Door({"known": Offer("known", input_schema=SCHEMA)}, missing)
+    return Door({"known": Offer("known", input_schema=SCHEMA)}, missing, lambda: NOW_NS)
 
 
 @given(st.lists(specs, max_size=4), st.lists(st.lists(specs, max_size=3), max_size=2), st.lists(ids, max_size=3))
@@ -63,6 +95,11 @@ def test_what_passes_is_in_order_and_what_does_not_is_refused_by_field(tasks, gr
         assert isinstance(msgspec.json.decode(spec.parameters), dict)
         assert spec.run_timeout_ns > 0
         assert 1 <= spec.attempts_max <= 100
+        assert 0 < spec.timeout_ns <= TIMEOUT_NS_MAX
+        if spec.terms is not None:
+            assert {task_id for _, task_id in spec.terms.inputs} <= set(spec.after)
+            assert not spec.terms.origin
+            assert not spec.terms.schedule
     for group in frame.groups:
         assert group in groups
     for refusal in refusals:
@@ -70,6 +107,144 @@ def test_what_passes_is_in_order_and_what_does_not_is_refused_by_field(tasks, gr
         assert refusal.reason
         assert len(refusal.task) <= max(NAME_LENGTH_MAX, 250)
         assert len(refusal.reason) <= 2_000
+
+
+ONE, OTHER = (make_id(SECOND_NS * number, bytes(10)) for number in (1, 2))
+TOO_FAR_NS = NOW_NS + TIMEOUT_NS_MAX + 1
+
+
+def a_task(**fields):
+    return TaskSpec(**{"id": make_id(SECOND_NS * 3, bytes(10)), "capability": "other", **fields})
+
+
+BAD_TERMS: dict[str, tuple[dict[str, Any], str]] = {
+    "a time-out of nothing": ({"timeout_ns": -1}, "timeout_ns"),
+    "a time-out of centuries": ({"timeout_ns": TIMEOUT_NS_MAX + 1}, "timeout_ns"),
+    "a start before time began": ({"terms": Terms(not_before_ns=-1)}, "terms.not_before_ns"),
+    "a start in centuries": ({"terms": Terms(not_before_ns=TOO_FAR_NS)}, "terms.not_before_ns"),
+    "a deadline in centuries": ({"terms": Terms(deadline_ns=TOO_FAR_NS)}, "terms.deadline_ns"),
+    "a deadline before the start": ({"terms": Terms(not_before_ns=NOW_NS, deadline_ns=NOW_NS)}, "terms.deadline_ns"),
+    "a queue time-out below nothing": ({"terms": Terms(queue_timeout_ns=-1)}, "terms.queue_timeout_ns"),
+    "a heartbeat below nothing": ({"terms": Terms(heartbeat_timeout_ns=-1)}, "terms.heartbeat_timeout_ns"),
+    "an estimate below nothing": ({"terms": Terms(estimate_ns=-1)}, "terms.estimate_ns"),
+    "too many retries": ({"terms": Terms(retry=RetryPolicy(silent=101))}, "terms.retry.silent"),
+    "retries below all": ({"terms": Terms(retry=RetryPolicy(lost=-2))}, "terms.retry.lost"),
+    "a back-off below nothing": ({"terms": Terms(retry=RetryPolicy(backoff_ns=-1))}, "terms.retry.backoff_ns"),
+    "a back-off above its own bound": (
+        {"terms": Terms(retry=RetryPolicy(backoff_ns=2, backoff_ns_max=1))},
+        "terms.retry.backoff_ns_max",
+    ),
+    "a long key": ({"terms": Terms(key="x" * 201)}, "terms.key"),
+    "a key with controls": ({"terms": Terms(key="a\0")}, "terms.key"),
+    "a long idempotency key": ({"terms": Terms(idempotency_key="x" * 201)}, "terms.idempotency_key"),
+    "too many labels": (
+        {"terms": Terms(labels=tuple((str(n), "") for n in range(LABELS_MAX + 1)))},
+        "terms.labels",
+    ),
+    "a label without a name": ({"terms": Terms(labels=(("", "v"),))}, "terms.labels.name"),
+    "a long label": ({"terms": Terms(labels=(("n", "x" * 201),))}, "terms.labels.value"),
+    "a label twice": ({"terms": Terms(labels=(("n", "1"), ("n", "2")))}, "terms.labels"),
+    "too many inputs": (
+        {"terms": Terms(inputs=tuple((str(n), ONE) for n in range(INPUTS_MAX + 1))), "after": (ONE,)},
+        "terms.inputs",
+    ),
+    "an input without a name": ({"terms": Terms(inputs=(("", ONE),)), "after": (ONE,)}, "terms.inputs.name"),
+    "an input from nowhere": ({"terms": Terms(inputs=(("a", "x"),))}, "terms.inputs.task_id"),
+    "an input that is not waited for": (
+        {"terms": Terms(inputs=(("a", OTHER),)), "after": (ONE,)},
+        "terms.inputs.task_id",
+    ),
+    "an input twice": (
+        {"terms": Terms(inputs=(("a", ONE), ("a", OTHER))), "after": (ONE, OTHER)},
+        "terms.inputs",
+    ),
+    "an input that is a parameter": (
+        {"terms": Terms(inputs=(("a", ONE),)), "after": (ONE,), "parameters": b'{"a": 1}'},
+        "terms.inputs",
+    ),
+    "somebody else's origin": ({"terms": Terms(origin=ONE)}, "terms.origin"),
+    "somebody else's schedule": ({"terms": Terms(schedule="s")}, "terms.schedule"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_TERMS)
+def test_bad_terms_are_refused_by_field(kind):
+    fields, field = BAD_TERMS[kind]
+    (refusal,) = door().client_frame(ClientFrame(tasks=[a_task(**fields)]))
+    assert (refusal.code, refusal.field) == ("invalid", field)
+    assert 0 < len(refusal.reason) < 500
+
+
+def test_what_is_asked_for_beyond_the_usual_passes():
+    frame = ClientFrame(
+        tasks=[
+            a_task(
+                timeout_ns=TIMEOUT_NS_MAX,
+                after=(ONE, OTHER),
+                terms=Terms(
+                    NOW_NS + 1,
+                    NOW_NS + TIMEOUT_NS_MAX,
+                    1,
+                    1,
+                    1,
+                    RetryPolicy(0, 1, 2, -1, 100, 1, 2),
+                    False,
+                    "key",
+                    "once",
+                    (("a", ONE), ("b", ONE), ("c", OTHER)),
+                    True,
+                    (("team", "red"), ("empty", "")),
+                ),
+            )
+        ]
+    )
+    assert door().client_frame(frame) == []
+    assert len(frame.tasks) == 1
+
+
+def test_what_passed_once_passes_when_it_is_said_again_later():
+    """A client says it again after an interruption: what was taken in must not be refused then."""
+    frame = ClientFrame(tasks=[a_task(terms=Terms(NOW_NS, NOW_NS + 1))])
+    later = Door({}, missing, lambda: NOW_NS + 10**6 * SECOND_NS)
+    assert later.client_frame(frame) == []
+
+
+def test_parameters_that_results_complete_are_left_to_the_worker():
+    spec = a_task(capability="known", parameters=b"{}", after=(ONE,), terms=Terms(inputs=(("n", ONE),)))
+    assert door().client_frame(ClientFrame(tasks=[spec])) == []
+    (refusal,) = door().client_frame(ClientFrame(tasks=[a_task(capability="known", parameters=b"{}")]))
+    assert refusal.field == "parameters"
+
+
+def test_only_tasks_can_be_followed():
+    frame = ClientFrame(follow=["x", ONE])
+    (refusal,) = door().client_frame(frame)
+    assert (refusal.task, refusal.field) == ("x", "follow")
+    assert frame.follow == [ONE]
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"id": ONE}, "id"),
+        ({"after": (ONE,)}, "after"),
+        ({"terms": Terms(idempotency_key="k")}, "terms.idempotency_key"),
+        ({"terms": Terms(not_before_ns=NOW_NS)}, "terms.not_before_ns"),
+        ({"terms": Terms(deadline_ns=NOW_NS)}, "terms.deadline_ns"),
+        ({"terms": Terms(schedule="other")}, "terms.schedule"),
+        ({"capability": ""}, "capability"),
+        ({"capability": "known", "parameters": b'{"n": "1"}'}, "parameters.n"),
+        ({"run_timeout_ns": -1}, "run_timeout_ns"),
+    ],
+)
+def test_a_template_is_checked_like_a_task_and_has_nothing_that_only_one_task_can_have(fields, field):
+    with pytest.raises(BadField) as raised:
+        door().template(TaskSpec(**{"id": "", "capability": "other", **fields}))
+    assert raised.value.field == f"schedule.template.{field}"
+
+
+def test_a_template_passes():
+    door().template(TaskSpec("", "known", b'{"n": 1}', terms=Terms(labels=(("a", "b"),), key="k")))
 
 
 hellos = st.builds(
@@ -92,7 +267,14 @@ reports = st.builds(
     st.none() | st.builds(Failure, st.text(max_size=5), st.text(max_size=5)),
     trail=jsons,
 )
-notes = st.builds(Progress, st.text(max_size=3), st.integers(0, 3), st.floats(), st.text(max_size=5))
+notes = st.builds(
+    Progress,
+    st.text(max_size=3),
+    st.integers(0, 3),
+    st.floats() | st.just(-1.0),
+    st.text(max_size=5),
+    st.lists(st.text(max_size=3), max_size=3).map(tuple),
+)
 
 
 @given(st.none() | hellos, st.lists(reports, max_size=2), st.lists(notes, max_size=2))
@@ -103,6 +285,33 @@ def test_a_worker_frame_passes_or_breaks_the_rules(hello, some_reports, progress
             assert not (report.result and report.result_blob)
             if report.result:
                 msgspec.json.decode(report.result)
+
+
+@pytest.mark.parametrize("fraction", [-1, 0, 0.5, 1])
+def test_progress_is_a_fraction_or_a_sign_of_life(fraction):
+    door().worker_frame(WorkerFrame(progress=[Progress("t", 1, fraction, "", ("line",) * LOG_LINES_MAX)]))
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        Progress("t", 1, -0.5),
+        Progress("t", 1, 1.01),
+        Progress("t", 1, float("nan")),
+        Progress("t", 1, 0, "x" * 2_001),
+        Progress("t", 1, 0, "", ("line",) * (LOG_LINES_MAX + 1)),
+        Progress("t", 1, 0, "", ("x" * 16_001,)),
+    ],
+)
+def test_a_note_of_progress_that_cannot_be_ends_the_stream(note):
+    with pytest.raises(ProtocolViolation, match="progress"):
+        door().worker_frame(WorkerFrame(progress=[note]))
+
+
+def test_a_heartbeat_below_nothing_ends_the_stream():
+    hello = Hello("w", "b", 1, (Offer("c", heartbeat_timeout_ns=-1),), 1)
+    with pytest.raises(ProtocolViolation, match="heartbeat_timeout_ns of c"):
+        door().worker_frame(WorkerFrame(hello=hello))
 
 
 @given(st.binary(max_size=40) | values.map(msgspec.json.encode))

@@ -9,16 +9,33 @@ import sys
 from base64 import b64encode
 
 from merit.core.codec import FOLD_VERSION, encode_event, state_digest
-from merit.model.commands import Allocate, FollowUp
+from merit.model.commands import (
+    Allocate,
+    FollowUp,
+    PauseQueue,
+    PlanSchedule,
+    PurgeDead,
+    RemoveSchedule,
+    ResumeQueue,
+    RetryDead,
+    RunSchedule,
+    SetRule,
+    SetSchedule,
+    SetTenant,
+    SubmitTasks,
+)
 from merit.model.limits import MILLISECOND_NS, SECOND_NS, Limits
 from merit.model.record import Tail, after, encode_record, seal
-from merit.model.tasks import Priority
+from merit.model.rules import Rule, RuleKind, TenantTerms
+from merit.model.schedules import Schedule
+from merit.model.tasks import Priority, Terms
 from merit.testing.builders import (
     PRINCIPAL,
     START_NS,
     TENANT,
     a_machine,
     a_spec,
+    an_id,
     attach,
     cancel,
     completed,
@@ -189,8 +206,51 @@ def priorities():
     return run
 
 
+def queue():
+    """Tenants, limits, pauses, delays, deadlines, keys, results passed on, dead letters, schedules."""
+    run = Recorder(Limits(dead_letters_max=2))
+    told = lambda command: run.keep(run.machine.handle(command, run.now_ns).events)  # noqa: E731  (a word of this history)
+    run.tell(attach, granted=1_000, concurrency=100)
+    told(SetRule(TENANT, PRINCIPAL, Rule(RuleKind.CAPABILITY, "echo", concurrency=2)))
+    told(SetTenant(TENANT, PRINCIPAL, TenantTerms("big", weight=3)))
+    told(PauseQueue(TENANT, PRINCIPAL, "echo", "for a look"))
+    run.tell(
+        submit,
+        a_spec(1, terms=Terms(idempotency_key="k", labels=(("a", "b"),))),
+        a_spec(2, after=[1], terms=Terms(inputs=(("first", an_id(1)),))),
+        a_spec(3, terms=Terms(not_before_ns=run.now_ns + 5 * SECOND_NS)),
+        a_spec(4, timeout_ns=3 * SECOND_NS),
+        a_spec(5, attempts_max=1),
+        a_spec(6, after=[5], terms=Terms(despite_dead=True, inputs=(("fifth", an_id(5)),))),
+        a_spec(7, "nobody", terms=Terms(queue_timeout_ns=SECOND_NS)),
+    )
+    told(SubmitTasks("big", PRINCIPAL, [a_spec(20), a_spec(21)], False))
+    told(ResumeQueue(TENANT, PRINCIPAL, "echo"))
+    run.bind()
+    for _ in range(6):
+        held = list(run.machine.state.workers["w1"].attempts.items())
+        numbers = [(int(task[-12:], 16), attempt) for task, attempt in held]
+        run.tell(say, reports=[failed(n, a) if n == 5 else completed(n, a, b"%d" % n) for n, a in numbers])
+        run.bind()
+        run.wait(2 * SECOND_NS)
+    told(RetryDead(TENANT, PRINCIPAL, [(an_id(5), an_id(8))]))
+    told(PurgeDead(TENANT, PRINCIPAL, [an_id(7)]))
+    nightly = Schedule("nightly", TENANT, "0 3 * * *", "UTC", a_spec(0))
+    told(SetSchedule(TENANT, PRINCIPAL, nightly))
+    since_ns = run.now_ns
+    times_ns = (since_ns + SECOND_NS, since_ns + 2 * SECOND_NS)
+    told(PlanSchedule(TENANT, PRINCIPAL, "nightly", nightly.cron, nightly.zone, since_ns, times_ns))
+    run.wait(2 * SECOND_NS)
+    told(RunSchedule(TENANT, PRINCIPAL, "nightly", an_id(30)))
+    told(SetRule(TENANT, PRINCIPAL, Rule(RuleKind.CAPABILITY, "echo")))
+    run.bind()
+    run.lead_anew()
+    told(RemoveSchedule(TENANT, PRINCIPAL, "nightly"))
+    return run
+
+
 def main():
-    for scenario in (plain, retries, cancels, dependencies, restarts, priorities):
+    for scenario in (plain, retries, cancels, dependencies, restarts, priorities, queue):
         path = HERE / f"{scenario.__name__}.json"
         if path.exists():
             history = json.loads(path.read_text())

@@ -26,8 +26,14 @@ class Stream:
         pass
 
 
-async def nothing_found(_tasks):
-    return []
+class NothingFound:
+    """A journal in which nothing is."""
+
+    async def outcomes(self, ids, tenant):
+        return []
+
+    async def keys(self, wanted):
+        return {}
 
 
 async def test_a_cell_that_was_stopped_in_the_middle_of_its_work_hears_the_workers_before_it_loses_them(monkeypatch):
@@ -41,7 +47,8 @@ async def test_a_cell_that_was_stopped_in_the_middle_of_its_work_hears_the_worke
         journal.lead("leader", START_NS),
         "leader",
         Quarantine(),
-        nothing_found,
+        NothingFound(),
+        lambda _schedule, _after_ns, _now_ns: (),
         clock=lambda: START_NS + round(now_s * SECOND_NS),
     )
     worker, end = WorkerEnd("w1", "b1", (an_offer(),), 2), CellEnd()

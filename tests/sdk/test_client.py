@@ -94,7 +94,7 @@ async def test_a_group_for_which_there_is_no_room_comes_again_as_a_whole(address
 async def test_what_was_called_off_while_there_was_no_room_for_it_does_not_come_again(address):
     async with AsyncClient(address) as merit:
         before = [await merit.submit("same", {"n": n}) for n in range(50)]
-        late = merit.start([merit._specs_of.make("same", b"{}", "medium", 1, 1, (), "")])[0]
+        late = merit.start([merit._specs_of.make("same", b"{}")])[0]
         await asyncio.sleep(0.3)
         late.cancel()
         with pytest.raises(Refused):
@@ -106,7 +106,7 @@ async def test_what_was_called_off_while_there_was_no_room_for_it_does_not_come_
 
 async def test_a_client_that_was_closed_says_of_no_task_that_it_is_durable(address):
     async with AsyncClient(address) as merit:
-        handle = merit.start([merit._specs_of.make("same", b"{}", "medium", 1, 1, (), "")])[0]
+        handle = merit.start([merit._specs_of.make("same", b"{}")])[0]
         merit._conversation = None  # it never gets out
     with pytest.raises(MeritError, match="closed"):
         await handle.accepted()

@@ -555,7 +555,7 @@ async def test_progress_logs_and_evidence_come_from_children(children, tmp_path)
     async with harness(children, concurrency=1) as h:
         (attempt,) = h.start("talks", path=str(proof))
         await until(lambda: h.wakes)
-        (note,) = h.runner.progress()
+        (note,) = h.runner.progress(time.monotonic_ns())
         assert (note.attempt, note.fraction, note.done, note.total, note.message) == (attempt, 0.25, 1.0, 4.0, "began")
         (outcome,) = await h.outcomes([attempt])
         assert outcome.result == b"1"

@@ -15,6 +15,7 @@ from merit.model.frames import (
     ReportStatus,
     ServerFrame,
     Settled,
+    Update,
     Welcome,
     WorkerFrame,
 )
@@ -284,6 +285,9 @@ def test_a_client_hears_of_every_task_however_often_the_stream_breaks(rng):
     tasks: dict[str, TaskSpec] = {}
     finals: dict[str, Settled] = {}
     doomed: set[str] = set()
+    same: dict[str, str] = {}
+    followed: set[str] = set()
+    seen: set[str] = set()
     watchers: set[str] = set()
     up: list[ClientFrame] = []
     down: list[ServerFrame] = []
@@ -296,16 +300,24 @@ def test_a_client_hears_of_every_task_however_often_the_stream_breaks(rng):
         state.update(end=ServerEnd(), undurable=[])
         client.connect()
 
+    # Tasks of before, which some submits are by their idempotency keys.
+    for number in range(3):
+        tasks[an_id(900_000 + number)] = a_spec(900_000 + number)
+
     def submit():
         number = len(submitted)
         size = rng.choice([1, 1, 1, 3])
         group = [a_spec(number + offset) for offset in range(size)]
         if rng.random() < 0.2:
             doomed.update(task.id for task in group)
+        elif size == 1 and rng.random() < 0.2:
+            same[group[0].id] = an_id(900_000 + rng.randint(0, 2))
         submitted.extend(task.id for task in group)
         client.submit(group)
         if rng.random() < 0.2:
             client.cancel(group[0].id)
+        if rng.random() < 0.2:
+            client.follow(group[0].id)
 
     def send_up():
         while (frame := client.frame()) is not None:
@@ -324,11 +336,17 @@ def test_a_client_hears_of_every_task_however_often_the_stream_breaks(rng):
             for task in group:
                 if task.id in doomed:
                     end.refusal(Refusal(task.id, "invalid", "x", "y"))
+                elif task.id in same:
+                    end.known(task.id, same[task.id])
                 else:
                     tasks.setdefault(task.id, task)
                     watchers.add(task.id)
         for task_id in frame.cancels:
-            assert task_id in tasks or task_id in doomed, "a cancel never overtakes its submit"
+            assert task_id in tasks.keys() | doomed | same.keys(), "a cancel never overtakes its submit"
+        for task_id in frame.follow:
+            assert task_id in tasks.keys() | doomed | same.keys(), "nor does the wish to follow"
+            if task_id in tasks:
+                followed.add(task_id)
         for task_id in frame.watch:
             assert task_id in tasks
             watchers.add(task_id)
@@ -344,6 +362,8 @@ def test_a_client_hears_of_every_task_however_often_the_stream_breaks(rng):
     def finish():
         for task_id in sorted(tasks.keys() - finals.keys()):
             if rng.random() < 0.3:
+                if task_id in followed:
+                    state["end"].update(Update(task_id, TaskState.RUNNING))
                 finals[task_id] = Settled(task_id, TaskState.COMPLETED)
                 if task_id in watchers:
                     watchers.discard(task_id)
@@ -357,11 +377,13 @@ def test_a_client_hears_of_every_task_however_often_the_stream_breaks(rng):
         for _ in range(rng.randint(0, len(down))):
             news = client.take(down.pop(0))
             accepted.extend(news.accepted)
+            seen.update(update.task for update in news.updates)
+            assert all(same[task_id] == existing for task_id, existing in news.known)
             for refusal in news.refusals:
                 refused[refusal.task] = refusal
                 assert refusal.task not in accepted
             for outcome in news.outcomes:
-                assert outcome.task in accepted
+                assert outcome.task in accepted or outcome.task in same.values()
                 outcomes[outcome.task] = outcome
 
     connect()
@@ -373,10 +395,16 @@ def test_a_client_hears_of_every_task_however_often_the_stream_breaks(rng):
             connect()
     for _ in range(3_000):
         rng.choice(actions)()
-        if len(outcomes) + len(refused) == len(submitted) and not client.unacknowledged:
+        expected = {same.get(task_id, task_id) for task_id in submitted} - doomed
+        # Whoever submits what is over already hears its outcome once more.
+        owed = client.unacknowledged or client._waiting or client._following
+        if set(refused) == doomed and set(outcomes) == expected and not owed:
             break
     assert set(refused) == doomed
-    assert set(outcomes) == set(submitted) - doomed
+    assert set(outcomes) == {same.get(task_id, task_id) for task_id in submitted} - doomed
+    assert seen <= followed
+    assert not client._following, "what has ended or was refused is followed no more"
+    assert not client._aliases
     assert sorted(accepted) == sorted(set(submitted) - doomed), "each is accepted once"
 
 

@@ -20,23 +20,38 @@ from merit.model.frames import (
     ReportStatus,
     ServerFrame,
     Settled,
+    Update,
     Welcome,
     WorkerFrame,
 )
-from merit.model.limits import FRAME_ITEMS_RECEIVED_MAX
-from merit.model.tasks import Failure, Priority, Progress, Refusal, TaskSpec, TaskState
+from merit.model.limits import FRAME_ITEMS_RECEIVED_MAX, INPUTS_MAX, LABELS_MAX, LOG_LINES_MAX
+from merit.model.rules import Rule, RuleKind, TenantTerms
+from merit.model.schedules import Missed, Overlap, Schedule
+from merit.model.tasks import (
+    Failure,
+    Input,
+    Priority,
+    Progress,
+    Refusal,
+    RetryPolicy,
+    TaskSpec,
+    TaskState,
+    Terms,
+)
 from merit.model.workers import Offer
 from merit.wire import frames
-from merit.wire.v1 import tasks_pb2, worker_pb2
+from merit.wire import settings as settings_on_the_wire
+from merit.wire.v1 import queues_pb2, schedules_pb2, tasks_pb2, worker_pb2
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 some = text.filter(bool)
 data = st.binary(max_size=12)
+int32, int64 = st.integers(-(2**31), 2**31 - 1), st.integers(-(2**63), 2**63 - 1)
 uint32, uint64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
 refs = st.lists(st.builds(AttemptRef, text, uint32), max_size=3)
 words = st.lists(text, max_size=3).map(tuple)
 failures = st.builds(Failure, some, some, text, st.booleans())
-offers = st.builds(Offer, text, text, text, data, data, words)
+offers = st.builds(Offer, text, text, text, data, data, words, st.booleans(), int64)
 hellos = st.builds(Hello, text, text, uint64, st.lists(offers, max_size=2).map(tuple), uint32, refs.map(tuple), words)
 
 
@@ -57,6 +72,25 @@ def reports(status):
     )
 
 
+pairs = st.lists(st.tuples(text, text), max_size=3).map(tuple)
+policies = st.builds(RetryPolicy, int32, int32, int32, int32, int32, int64, int64)
+terms = st.builds(
+    Terms,
+    int64,
+    int64,
+    int64,
+    int64,
+    int64,
+    st.none() | st.just(RetryPolicy()) | policies,
+    st.booleans(),
+    text,
+    text,
+    pairs,
+    st.booleans(),
+    pairs,
+    text,
+    text,
+) | st.just(Terms())
 specs = st.builds(
     TaskSpec,
     text,
@@ -68,6 +102,8 @@ specs = st.builds(
     st.integers(1, 2**32 - 1),
     words,
     text,
+    int64.filter(bool),
+    st.none() | terms,
 )
 settled = st.sampled_from(TaskState).flatmap(
     lambda state: st.builds(
@@ -82,7 +118,7 @@ settled = st.sampled_from(TaskState).flatmap(
     )
 )
 several = st.sampled_from(ReportStatus).flatmap(reports)
-notes = st.builds(Progress, text, uint32, st.floats(allow_nan=False), text)
+notes = st.builds(Progress, text, uint32, st.floats(allow_nan=False), text, words)
 worker_frames = st.builds(
     WorkerFrame,
     uint64,
@@ -96,7 +132,8 @@ worker_frames = st.builds(
     st.booleans(),
     st.booleans(),
 )
-assignments = st.builds(Assignment, text, uint32, text, data, text, uint64)
+inputs = st.lists(st.builds(Input, text, data, text), max_size=2).map(tuple)
+assignments = st.builds(Assignment, text, uint32, text, data, text, uint64, inputs, uint64)
 cell_frames = st.builds(
     CellFrame,
     uint64,
@@ -117,7 +154,10 @@ client_frames = st.builds(
     st.lists(st.lists(specs, max_size=2), max_size=2),
     st.lists(text, max_size=3),
     st.lists(text, max_size=3),
+    st.lists(text, max_size=3),
+    st.lists(text, max_size=3),
 )
+updates = st.builds(Update, text, st.sampled_from(TaskState), uint32, text, st.floats(allow_nan=False), text, words)
 refusals = st.builds(Refusal, text, text, text, text, uint64)
 server_frames = st.builds(
     ServerFrame,
@@ -128,6 +168,8 @@ server_frames = st.builds(
     st.lists(settled, max_size=3),
     text,
     st.booleans(),
+    st.lists(updates, max_size=3),
+    st.lists(st.tuples(text, text), max_size=3),
 )
 
 WAYS: dict[str, tuple[Any, Any, Any, Any]] = {
@@ -181,6 +223,8 @@ def test_any_bytes_are_a_frame_or_a_value_error(kind, given_data):
     "message",
     [
         tasks_pb2.ClientFrame(watch=["x"] * (FRAME_ITEMS_RECEIVED_MAX + 1)),
+        tasks_pb2.ClientFrame(follow=["x"] * (FRAME_ITEMS_RECEIVED_MAX + 1)),
+        tasks_pb2.ClientFrame(again=["x"] * (FRAME_ITEMS_RECEIVED_MAX + 1)),
         tasks_pb2.ClientFrame(tasks=[tasks_pb2.TaskSpec()] * (FRAME_ITEMS_RECEIVED_MAX + 1)),
         tasks_pb2.ClientFrame(groups=[tasks_pb2.TaskGroup(tasks=[tasks_pb2.TaskSpec()] * 40_000)] * 2),
     ],
@@ -197,3 +241,55 @@ def test_a_worker_frame_of_too_many_items_is_refused():
         frames.decode_worker_frame(worker_pb2.WorkerFrame(started=half, returned=half))
     with pytest.raises(ValueError, match="items"):
         frames.decode_worker_frame(worker_pb2.WorkerFrame(hello=worker_pb2.Hello(held=half + half)))
+
+
+def test_of_long_lists_only_as_much_is_taken_in_as_shows_that_they_are_too_long():
+    many = 100_000
+    spec = tasks_pb2.TaskSpec(
+        terms=tasks_pb2.Terms(inputs=[tasks_pb2.TaskInput()] * many, labels=[tasks_pb2.Label()] * many)
+    )
+    (decoded,) = frames.decode_client_frame(tasks_pb2.ClientFrame(tasks=[spec])).tasks
+    assert decoded.terms is not None
+    assert (len(decoded.terms.inputs), len(decoded.terms.labels)) == (INPUTS_MAX + 1, LABELS_MAX + 1)
+    note = worker_pb2.Progress(log=["x"] * many)
+    (progress,) = frames.decode_worker_frame(worker_pb2.WorkerFrame(progress=[note])).progress
+    assert len(progress.log) == LOG_LINES_MAX + 1
+
+
+def test_a_task_without_terms_costs_no_bytes_for_them():
+    plain = frames.encode_client_frame(ClientFrame(tasks=[TaskSpec("i", "c")])).tasks[0]
+    assert not plain.HasField("terms")
+    assert not plain.timeout_ns
+
+
+@given(st.builds(Rule, st.sampled_from(RuleKind), text, uint32, uint64, st.integers(1, 2**32 - 1)))
+def test_rules(rule):
+    message = settings_on_the_wire.encode_rule(rule).SerializeToString()
+    assert settings_on_the_wire.decode_rule(queues_pb2.Rule.FromString(message)) == rule
+
+
+@given(st.builds(TenantTerms, text, st.integers(1, 2**32 - 1), uint64))
+def test_tenants(tenant):
+    message = settings_on_the_wire.encode_tenant(tenant, 7)
+    assert message.live == 7
+    assert settings_on_the_wire.decode_tenant(message) == tenant
+
+
+@given(
+    st.builds(Schedule, text, text, text, some, specs, st.sampled_from(Missed), st.sampled_from(Overlap), st.booleans())
+)
+def test_schedules(schedule):
+    message = settings_on_the_wire.encode_schedule(schedule).SerializeToString()
+    assert settings_on_the_wire.decode_schedule(schedules_pb2.Schedule.FromString(message)) == schedule
+
+
+def test_what_is_left_out_of_a_setting_is_as_usual_and_what_is_unknown_is_named():
+    schedule = settings_on_the_wire.decode_schedule(schedules_pb2.Schedule(name="n", cron="* * * * *"))
+    assert (schedule.zone, schedule.missed, schedule.overlap) == ("UTC", Missed.ONE, Overlap.SKIP)
+    assert settings_on_the_wire.decode_rule(queues_pb2.Rule(kind=queues_pb2.RULE_KIND_KEY)).burst == 1
+    assert settings_on_the_wire.decode_tenant(queues_pb2.Tenant()).weight == 1
+    unknown = schedules_pb2.Schedule.FromString(schedules_pb2.Schedule().SerializeToString() + b"\x30\x63")
+    with pytest.raises(ValueError, match=r"schedule\.missed: 99"):
+        settings_on_the_wire.decode_schedule(unknown)
+    with pytest.raises(ValueError, match=r"rule\.kind: 0"):
+        settings_on_the_wire.decode_rule(queues_pb2.Rule())

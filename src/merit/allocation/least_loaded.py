@@ -7,7 +7,7 @@ set bit is the answer. Each call costs the same for ten workers and for ten thou
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 _STEPS = 8
 """Loads are told apart in eighths of a worker's concurrency …"""
@@ -77,9 +77,15 @@ class LeastLoaded:
     def placed(self) -> set[str]:
         return set(self._placed)
 
-    def choose(self, capability: str) -> str | None:
+    def choose(self, capability: str, avoid: Collection[str] = ()) -> str | None:
         shelf = self._shelves.get(capability)
         if shelf is None:
             return None
         mask = shelf.mask
-        return next(iter(shelf.levels[(mask & -mask).bit_length() - 1]))
+        if not avoid:
+            return next(iter(shelf.levels[(mask & -mask).bit_length() - 1]))
+        for level in sorted(shelf.levels):
+            for worker in shelf.levels[level]:
+                if worker not in avoid:
+                    return worker
+        return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 
@@ -26,6 +26,9 @@ class Strategy(Protocol):
         """The workers that have room, for whoever checks that nobody was forgotten."""
         ...
 
-    def choose(self, capability: str) -> str | None:
-        """The worker for the next task of this capability, or None when none has room."""
+    def choose(self, capability: str, avoid: Collection[str] = ()) -> str | None:
+        """The worker for the next task of this capability, or None when none has room but those to ``avoid``.
+
+        Only with something to avoid may the cost grow, by one for each that is passed over.
+        """
         ...

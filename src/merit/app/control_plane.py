@@ -21,8 +21,12 @@ from merit.app.restore import restore
 from merit.app.snapshot import take_snapshot
 from merit.app.state_directory import CELL, DEFAULT, StateDirectory
 from merit.core.machine import Machine
-from merit.gateway.blobs_service import TENANT, BlobsService
+from merit.gateway.blobs_service import BlobsService
+from merit.gateway.dead_letters_service import DeadLettersService
 from merit.gateway.door import Door
+from merit.gateway.identity import TENANT
+from merit.gateway.queues_service import QueuesService
+from merit.gateway.schedules_service import SchedulesService
 from merit.gateway.server import GrpcServer, check_address
 from merit.gateway.streams import WorkersService
 from merit.gateway.tasks_service import TasksService
@@ -30,6 +34,7 @@ from merit.kernel.quarantine import Stopped
 from merit.model.limits import Limits
 from merit.ports.blobs import BlobError
 from merit.runtime.cell import CellLoop
+from merit.runtime.cron_planner import plan
 from merit.runtime.task_finder import TaskFinder
 from merit.storage.file_blobs import FileBlobs
 from merit.storage.file_snapshots import FileSnapshots
@@ -88,7 +93,7 @@ class ControlPlane:
             log.info("state at sequence %d after %.2f s", state.sequence, time.monotonic() - began_s)
             machine = Machine(state, LeastLoaded(), self._settings.limits)
             finder = TaskFinder(lambda: open_reader(directory.journal, CELL))
-            cell = CellLoop(machine, journal, tail, holder, directory.quarantine(), finder.outcomes)
+            cell = CellLoop(machine, journal, tail, holder, directory.quarantine(), finder, plan)
             server = self._server(cell, journal, finder)
             _settle_memory()
             address = await server.start()
@@ -113,6 +118,9 @@ class ControlPlane:
             WorkersService(cell, door),
             TasksService(cell, door, finder.tasks, journal.size_bytes),
             BlobsService(blobs),
+            QueuesService(cell),
+            DeadLettersService(cell),
+            SchedulesService(cell, door),
         )
 
     async def _serve(self, cell: CellLoop, journal: SqliteJournal, server: GrpcServer) -> None:

@@ -38,6 +38,13 @@ _OPTIONS: Final[dict[str, tuple[click.ParamType[Any], str]]] = {
     "scale_tasks": (_COUNT, "Tasks whose cost is measured, each time."),
     "busy_workers": (_COUNT, "Workers that work."),
     "idle_workers": (_COUNT, "Workers that have nothing to do."),
+    "hot_nap_s": (Seconds(), "How long the tasks of the two tenants take."),
+    "hot_repeats": (_COUNT, "How often a tenant submits its few tasks."),
+    "limit_pairs": (_COUNT, "Comparisons with and without each limit."),
+    "limit_tasks": (_COUNT, "Tasks whose cost is measured, each time."),
+    "delayed": (_COUNT, "Tasks that wait for their time."),
+    "delay_spread_s": (Seconds(), "Over how long their times are spread."),
+    "flow_rate_per_s": (_COUNT, "Submits offered per second while they come."),
     "soak_s": (Seconds(), "Instead of all else: look at memory under load for so long."),
 }
 _OF: Final = {
@@ -46,6 +53,19 @@ _OF: Final = {
     "latency": ("rounds", "workers", "concurrency"),
     "recovery": ("naps", "nap_s", "restart_events"),
     "scale": ("waiting", "waiting_few", "scale_tasks", "busy_workers", "idle_workers", "workers", "soak_s"),
+    "queue": (
+        "waiting",
+        "waiting_few",
+        "hot_nap_s",
+        "hot_repeats",
+        "limit_pairs",
+        "limit_tasks",
+        "delayed",
+        "delay_spread_s",
+        "flow_rate_per_s",
+        "workers",
+        "concurrency",
+    ),
 }
 _ABOUT: Final = {
     "throughput": "How many no-op tasks a second go through, and what each costs.",
@@ -53,12 +73,13 @@ _ABOUT: Final = {
     "latency": "How long one task takes when nothing else goes on.",
     "recovery": "What the death of a worker costs, and how long a start takes.",
     "scale": "Whether a task costs the same with a million waiting and thousands of idle workers.",
+    "queue": "What a tenant with a million tasks costs the others, what limits cost, and how late delayed tasks are.",
 }
 
 
 @click.group(cls=MeritGroup, example="merit bench throughput")
 def bench() -> None:
-    """Measure this machine: real processes, real disk, loopback only. Each benchmark takes less than a minute."""
+    """Measure this machine: real processes, real disk, loopback only. Most take less than a minute, `queue` three."""
 
 
 def _options(fields: tuple[str, ...]) -> list[click.Parameter]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from merit.cli import output
+from merit.cli.command import DEFAULT_TENANT
 from merit.cli.output import CliError
+from merit.model.ids import is_task_id
+from merit.model.tasks import Refusal
 from merit.sdk.client import AsyncClient
 from merit.sdk.results import MeritError, Refused, Unreachable
 
@@ -19,6 +22,7 @@ def ask(
     work: Callable[[AsyncClient], Awaitable[Answer]],
     connect_timeout_s: float,
     timeout_s: float | None = None,
+    tenant: str = DEFAULT_TENANT,
 ) -> Answer:
     """Connect, do the work, and disconnect.
 
@@ -27,6 +31,7 @@ def ask(
         work: what to do with the client.
         connect_timeout_s: how long to try to connect.
         timeout_s: how long the work may take.
+        tenant: whose work it is.
 
     Raises:
         CliError: whatever was refused, could not be reached, or took too long.
@@ -34,7 +39,7 @@ def ask(
     """
 
     async def run() -> Answer:
-        async with AsyncClient(server, connect_timeout_s=connect_timeout_s) as client:
+        async with AsyncClient(server, connect_timeout_s=connect_timeout_s, tenant=tenant) as client:
             async with asyncio.timeout(timeout_s):
                 return await work(client)
 
@@ -57,3 +62,19 @@ def refusal_of(error: Refused) -> CliError:
     refusal = error.refusal
     details = {"id": refusal.task, "field": refusal.field} if refusal.task else {"field": refusal.field}
     return CliError(refusal.code, str(error), output.FAILED, **details)
+
+
+def refusal_view(refusal: Refusal) -> dict[str, Any]:
+    """One of several refusals, as JSON has it."""
+    return {"id": refusal.task, "kind": refusal.code, "field": refusal.field, "message": refusal.reason}
+
+
+def checked_id(task_id: str) -> str:
+    """The id, if it is one.
+
+    Raises:
+        CliError: it is none.
+    """
+    if not is_task_id(task_id):
+        raise CliError("invalid", f"{task_id!r} is no task id (a UUID version 7 in lower case)", output.USAGE)
+    return task_id

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -10,12 +9,17 @@ from typing import Any, Final, TypeVar
 import click
 
 from merit.cli import output
+from merit.cli.values import Duration
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 # As `merit.sdk.channel` and `merit.app.state_directory` have them; importing those would load gRPC for a line of help.
 DEFAULT_SERVER: Final = "127.0.0.1:50051"
+DEFAULT_TENANT: Final = "default"
 DEFAULT_STATE: Final = Path(".merit")
+
+Seconds = Duration
+"""As options that are mostly given as plain numbers call it."""
 
 _CODES: Final = {
     0: "it went well",
@@ -74,22 +78,7 @@ def _write_example(formatter: click.HelpFormatter, example: str) -> None:
             formatter.write(f"{'':>{formatter.current_indent}}{line.strip()}\n")
 
 
-class Seconds(click.ParamType):  # type: ignore[type-arg]  # older versions of click cannot be subscripted
-    """A finite number of seconds above 0."""
-
-    name = "seconds"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        try:
-            seconds = float(value)
-        except ValueError:
-            self.fail(f"{value!r} is no number of seconds", param, ctx)
-        if not 0 < seconds < math.inf:
-            self.fail(f"{value} is not above 0 and finite", param, ctx)
-        return seconds
-
-
-class Address(click.ParamType):  # type: ignore[type-arg]  # as above
+class Address(click.ParamType):  # type: ignore[type-arg]  # older versions of click cannot be subscripted
     """``HOST:PORT``."""
 
     name = "HOST:PORT"
@@ -126,12 +115,30 @@ def connect_option(function: Function) -> Function:
     option = click.option(
         "--connect-timeout",
         "connect_timeout_s",
-        type=Seconds(),
-        default=10.0,
+        type=Duration(),
+        default="10s",
         show_default=True,
         help="How long to try to reach the control plane.",
     )
     return option(function)
+
+
+def tenant_option(function: Function) -> Function:
+    """``--tenant``, with MERIT_TENANT as its default."""
+    option = click.option(
+        "--tenant",
+        default=DEFAULT_TENANT,
+        show_default=True,
+        envvar="MERIT_TENANT",
+        show_envvar=True,
+        help="For whom this is.",
+    )
+    return option(function)
+
+
+def yes_option(function: Function) -> Function:
+    """``--yes``."""
+    return click.option("--yes", is_flag=True, help="Do not ask first; with --json nobody is asked either.")(function)
 
 
 def state_option(function: Function) -> Function:

@@ -7,37 +7,39 @@ import shlex
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
-from typing import Any, BinaryIO, Final, Protocol
+from datetime import UTC, datetime
+from typing import Any, BinaryIO, Final
 
 import click
 import msgspec
 
 from merit.cli import output
 from merit.cli.client import ask
-from merit.cli.command import DEFAULT_SERVER, MeritCommand, Seconds, connect_option, json_option, server_option
-from merit.cli.output import CliError, note, printable, write_json
+from merit.cli.command import (
+    DEFAULT_SERVER,
+    DEFAULT_TENANT,
+    MeritCommand,
+    connect_option,
+    json_option,
+    server_option,
+    tenant_option,
+)
+from merit.cli.output import CliError, note, write_json
 from merit.cli.submit import result_view
-from merit.model.limits import ATTEMPTS_DEFAULT, ATTEMPTS_MAX, RUN_TIMEOUT_NS_DEFAULT, SECOND_NS
-from merit.model.tasks import Priority, TaskState
+from merit.cli.task_options import MANY, task_options
+from merit.cli.terminal_bar import TerminalBar, seen
+from merit.model.tasks import TaskState
 from merit.sdk.client import MAP_WINDOW, AsyncClient
+from merit.sdk.options import OptionArguments, Options
 from merit.sdk.results import MeritError, Refused, Unreachable
 
 INPUT_BYTES_MAX: Final = 512 * 1024 * 1024
 _WINDOW_MAX: Final = 100_000
 
-
-_CANCEL_MAX: Final = 1_000
-"""As many as `merit task list` and `merit task cancel` take at a time."""
 _LOOK_S: Final = 5.0
 """After so long without a result it is said why."""
 _EXPLAINED: Final = (TaskState.PENDING, TaskState.WAITING, TaskState.ASSIGNED, TaskState.RUNNING)
 """Tasks are asked what they wait for in this order."""
-
-
-class _Bar(Protocol):
-    def advance(self, count: int) -> None: ...
-
-    def say(self, line: str) -> None: ...
 
 
 @click.command(
@@ -57,29 +59,8 @@ class _Bar(Protocol):
     show_default=True,
     help="Tasks in flight at the same time.",
 )
-@click.option(
-    "--priority",
-    type=click.Choice([item.name.lower() for item in Priority], case_sensitive=False),
-    default="medium",
-    show_default=True,
-    help="Higher goes first.",
-)
-@click.option(
-    "--run-timeout",
-    "run_timeout_s",
-    type=Seconds(),
-    default=RUN_TIMEOUT_NS_DEFAULT / SECOND_NS,
-    show_default=True,
-    help="How long one attempt may run.",
-)
-@click.option(
-    "--attempts",
-    "attempts_max",
-    type=click.IntRange(1, ATTEMPTS_MAX),
-    default=ATTEMPTS_DEFAULT,
-    show_default=True,
-    help="How often each may be tried.",
-)
+@task_options(MANY)
+@tenant_option
 @server_option
 @connect_option
 @json_option
@@ -88,9 +69,8 @@ def map(  # noqa: A001 — the command's name; nothing here maps otherwise
     file: BinaryIO,
     as_completed: bool,
     window: int,
-    priority: str,
-    run_timeout_s: float,
-    attempts_max: int,
+    options: OptionArguments,
+    tenant: str,
     server: str,
     connect_timeout_s: float,
     as_json: bool,
@@ -103,6 +83,7 @@ def map(  # noqa: A001 — the command's name; nothing here maps otherwise
     lines = _lines_of(file)
     results: list[dict[str, Any]] = []
     failed = submitted = ended = 0
+    since = datetime.now(UTC)
 
     def calls() -> Iterator[tuple[str, dict[str, Any]]]:
         nonlocal submitted
@@ -112,10 +93,10 @@ def map(  # noqa: A001 — the command's name; nothing here maps otherwise
 
     async def work(client: AsyncClient) -> None:
         nonlocal failed, ended
-        options = (priority, run_timeout_s, attempts_max)
+        of_each = Options(**options)
         with _progress(len(lines)) as bar:
             async with _explained(client, capability, note if bar is None else bar.say) as news:
-                async for batch in client.batches(calls(), window=window, options=options, ordered=not as_completed):
+                async for batch in client.batches(calls(), window=window, options=of_each, ordered=not as_completed):
                     news.set()
                     for handle in batch:
                         try:
@@ -133,10 +114,10 @@ def map(  # noqa: A001 — the command's name; nothing here maps otherwise
                         results.clear()
 
     try:
-        ask(server, work, connect_timeout_s)
+        ask(server, work, connect_timeout_s, tenant=tenant)
     except KeyboardInterrupt:
         if submitted:
-            _say_what_goes_on(capability, server, submitted, ended, len(lines))
+            _say_what_goes_on(capability, server, tenant, since, f"{submitted:,} of {len(lines):,}", ended)
         raise
     if as_json:
         write_json({"results": results, "completed": len(lines) - failed, "failed": failed})
@@ -196,16 +177,13 @@ async def _why(client: AsyncClient, capability: str) -> str:
     return ""
 
 
-def _say_what_goes_on(capability: str, server: str, submitted: int, ended: int, total: int) -> None:
-    note(
-        f"merit: {submitted:,} of {total:,} tasks were submitted, {ended:,} results have come; the others go on without this"
-    )
-    if submitted > ended:
-        where = f" --server {server}" if server != DEFAULT_SERVER else ""
-        count = min(submitted - ended, _CANCEL_MAX)
-        listed = f"merit task list --state pending --capability {shlex.quote(capability)} --limit {count}{where}"
-        note("merit: to cancel the newest that still wait for a worker (again and again, if there are more):")
-        note(f"  {listed} | awk 'NR > 1 {{print $1}}' | xargs merit task cancel{where}")
+def _say_what_goes_on(capability: str, server: str, tenant: str, since: datetime, submitted: str, ended: int) -> None:
+    note(f"merit: {submitted} tasks were submitted, {ended:,} results have come; the others go on without this")
+    words = ["merit", "task", "cancel", "--capability", capability, "--since", since.isoformat()]
+    words += ["--tenant", tenant] if tenant != DEFAULT_TENANT else []
+    words += ["--server", server] if server != DEFAULT_SERVER else []
+    note(f"merit: to cancel all for {capability} that were submitted since and have not ended:")
+    note(f"  {shlex.join(words)}")
 
 
 def _lines_of(file: BinaryIO) -> list[tuple[int, bytes]]:
@@ -237,39 +215,6 @@ def _refused_view(error: Refused) -> dict[str, Any]:
     }
 
 
-def _progress(total: int) -> AbstractContextManager[_Bar | None]:
+def _progress(total: int) -> AbstractContextManager[TerminalBar | None]:
     """A bar on stderr, if somebody sees it there and nothing else is written on top of it."""
-    if not sys.stderr.isatty() or sys.stdout.isatty():
-        return nullcontext()
-    return _TerminalBar(total)
-
-
-class _TerminalBar:
-    def __init__(self, total: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-        self._progress = Progress(
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            transient=True,
-            redirect_stdout=False,  # results go where they were sent, not above the bar
-            redirect_stderr=False,
-        )
-        self._task = self._progress.add_task("", total=total)
-
-    def __enter__(self) -> _TerminalBar:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def advance(self, count: int) -> None:
-        self._progress.advance(self._task, count)
-
-    def say(self, line: str) -> None:
-        """A line above the bar."""
-        self._progress.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+    return TerminalBar(total, counted=True) if seen() and not sys.stdout.isatty() else nullcontext()

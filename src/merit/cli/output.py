@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
-
-import msgspec
 
 FAILED: Final = 1
 """Exit code: the task failed or was refused, damage was found, a server could not go on."""
@@ -36,9 +33,39 @@ class CliError(Exception):
         return {"error": {"kind": self.kind, "message": str(self), **self.details}}
 
 
+class _Growing:
+    """Whether the document of this process was begun with a list, and how long that is by now."""
+
+    count: int | None = None
+
+
+def begin_list(name: str) -> None:
+    """Begin the document with a list, one item a line, that may be longer than memory or than anybody would wait for.
+    What is written by ``write_json`` next, an error perhaps, comes behind it and ends the document."""
+    sys.stdout.write(f'{{"{name}":[')
+    sys.stdout.flush()
+    _Growing.count = 0
+
+
+def add_item(item: Any) -> None:
+    """One more in the list that was begun."""
+    import msgspec
+
+    between = "," if _Growing.count else ""
+    sys.stdout.write(f"{between}\n{msgspec.json.encode(item).decode()}")
+    sys.stdout.flush()
+    _Growing.count = 1 + (_Growing.count or 0)
+
+
 def write_json(document: Any) -> None:
     """One JSON document on a line of its own, flushed, so that whoever reads a pipe has it."""
-    sys.stdout.write(msgspec.json.encode(document).decode() + "\n")
+    import msgspec  # here and below: help would wait for it
+
+    text = msgspec.json.encode(document).decode()
+    if _Growing.count is not None:
+        text = f"\n],{text[1:]}"
+        _Growing.count = None
+    sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 
@@ -76,6 +103,8 @@ def printable(text: str) -> str:
 
 def log_to_stderr() -> None:
     """Send Merit's log to stderr, a line each with the time in UTC."""
+    import logging
+
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.INFO,

@@ -2,76 +2,101 @@
 
 from __future__ import annotations
 
+import asyncio
 import shlex
-import shutil
-import sys
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import click
+from msgspec.structs import replace
 
 from merit.cli import output
-from merit.cli.client import ask
-from merit.cli.command import DEFAULT_SERVER, MeritCommand, MeritGroup, connect_option, json_option, server_option
-from merit.cli.output import CliError, note, table, write_json, write_lines
+from merit.cli.client import ask, checked_id, refusal_view
+from merit.cli.command import (
+    DEFAULT_SERVER,
+    MeritCommand,
+    MeritGroup,
+    connect_option,
+    json_option,
+    server_option,
+    tenant_option,
+    yes_option,
+)
+from merit.cli.following import NOT_RUNNING, explained, follow
+from merit.cli.output import CliError, add_item, begin_list, note, write_json, write_lines
+from merit.cli.submit import result_view, write_result
+from merit.cli.task_filter import PAGE, ask_before, check_chosen, counted, filter_options, words
 from merit.cli.task_story import story
-from merit.model.ids import is_task_id
+from merit.cli.task_table import rows, terminal_width
+from merit.cli.terminal_bar import seen
+from merit.cli.values import Duration
 from merit.model.tasks import TaskState
 from merit.sdk.client import AsyncClient
+from merit.sdk.operations import Where
+from merit.sdk.views import Page
 
-_LIST_MAX: Final = 1_000
-_CANCEL_MAX: Final = 1_000
-_LEFT_OUT: Final = ("priority", "attempts", "worker")
-"""Columns that a narrow terminal does without, in this order; `merit task show` has them."""
+_LIVE: Final = tuple(state for state in TaskState if not state.final)
 
 
 @click.group(cls=MeritGroup, example="merit task list --state pending")
 def task() -> None:
-    """List, show and cancel tasks."""
+    """List, show, follow and cancel tasks."""
 
 
 @task.command(
     "list",
     cls=MeritCommand,
-    example="merit task list --state dead --limit 20",
+    example="""
+    merit task list --state dead --limit 20
+    merit task list --state pending --state running --capability render --label user=ada --since 2h
+    merit task list --text 'no such file' --all --json
+    """,
     codes=(output.FAILED, output.UNREACHABLE),
 )
-@click.option(
-    "--state",
-    type=click.Choice([item.name.lower() for item in TaskState], case_sensitive=False),
-    help="Only tasks in this state.",
-)
-@click.option("--capability", default="", help="Only tasks for this one.")
-@click.option("--limit", type=click.IntRange(1, _LIST_MAX), default=50, show_default=True, help="So many at most.")
+@filter_options(states=tuple(TaskState), tenant=True)
+@click.option("--limit", type=click.IntRange(1, PAGE), default=50, show_default=True, help="So many at most.")
 @click.option("--cursor", default="", help="Where to go on, as the page before it said.")
+@click.option("--all", "whole", is_flag=True, help="All of them, however many.")
 @server_option
 @connect_option
 @json_option
 def list_tasks(
-    state: str | None, capability: str, limit: int, cursor: str, server: str, connect_timeout_s: float, as_json: bool
+    where: Where, limit: int, cursor: str, whole: bool, server: str, connect_timeout_s: float, as_json: bool
 ) -> None:
-    """Tasks, newest first."""
+    """Tasks, newest first: those that have not ended, and the recent ones that have.
 
-    async def work(client: AsyncClient) -> dict[str, Any]:
-        page = await client.tasks(state=state or "", capability=capability, limit=limit, cursor=cursor)
-        return {"tasks": page.tasks, "next_cursor": page.next_cursor}
+    --since and --until are about when they were submitted.
+    """
 
-    answer = ask(server, work, connect_timeout_s)
+    async def work(client: AsyncClient) -> tuple[int, str]:
+        count, at = 0, cursor
+        while True:
+            page = await client.tasks(where=where, limit=PAGE if whole else limit, cursor=at)
+            _write_page(page, as_json=as_json, is_first=not count)
+            count, at = count + len(page.tasks), page.next_cursor
+            if not (whole and at):
+                return count, at
+
+    count, next_cursor = ask(server, work, connect_timeout_s)
+    said = words(where)
     if as_json:
-        write_json(answer)
-        return
-    filters = {"--state": state, "--capability": capability}
-    given = [word for name, value in filters.items() if value for word in (name, value)]
-    if answer["tasks"]:
-        columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        write_lines(rows(answer["tasks"], columns, datetime.now(UTC)))
-    else:
-        beyond = "no more tasks" if cursor else "no tasks"
-        note(f"merit: {beyond}{' with ' if given else ''}{shlex.join(given)}")
-    if answer["next_cursor"]:
-        given += ["--server", server] if server != DEFAULT_SERVER else []
-        words = ["merit", "task", "list", *given, "--limit", str(limit), "--cursor", answer["next_cursor"]]
-        note(f"more: {shlex.join(words)}")
+        write_json({"next_cursor": next_cursor})
+    elif not count:
+        note(f"merit: {'no more tasks' if cursor else 'no tasks'}{' with ' if said else ''}{shlex.join(said)}")
+    elif next_cursor:
+        said += ["--server", server] if server != DEFAULT_SERVER else []
+        note(f"more: {shlex.join(['merit', 'task', 'list', *said, '--limit', str(limit), '--cursor', next_cursor])}")
+
+
+def _write_page(page: Page, *, as_json: bool, is_first: bool) -> None:
+    if as_json:
+        if is_first:
+            begin_list("tasks")
+        for view in page.tasks:
+            add_item(view)
+    elif page.tasks:
+        lines = rows(page.tasks, terminal_width(), datetime.now(UTC))
+        write_lines(lines if is_first else lines[1:])
 
 
 @task.command("show", cls=MeritCommand, example="merit task show ID", codes=(output.FAILED, output.UNREACHABLE))
@@ -81,9 +106,10 @@ def list_tasks(
 @json_option
 def show_task(task_id: str, server: str, connect_timeout_s: float, as_json: bool) -> None:
     """Everything about one task: what was asked, every attempt, and why it stands where it stands."""
+    checked_id(task_id)
 
     async def work(client: AsyncClient) -> dict[str, Any]:
-        return await client.task(_checked(task_id))
+        return await client.task(task_id)
 
     view = ask(server, work, connect_timeout_s)
     if as_json:
@@ -93,99 +119,120 @@ def show_task(task_id: str, server: str, connect_timeout_s: float, as_json: bool
 
 
 @task.command(
-    "cancel",
+    "follow",
     cls=MeritCommand,
-    example="merit task cancel ID",
-    codes=(output.FAILED, output.UNREACHABLE),
+    example="merit task follow ID",
+    codes=(output.FAILED, output.UNREACHABLE, output.TIMED_OUT),
 )
-@click.argument("ids", metavar="ID...", nargs=-1, required=True)
-@click.option("--reason", default="", help="Is kept with the task.")
+@click.argument("task_id", metavar="ID")
+@click.option(
+    "--wait-timeout", "wait_s", type=Duration(), help="How long to follow at most; the task goes on after it."
+)
+@tenant_option
 @server_option
 @connect_option
 @json_option
-def cancel_tasks(ids: tuple[str, ...], reason: str, server: str, connect_timeout_s: float, as_json: bool) -> None:
-    """Call tasks off; a running function is told. Exit code 1 if one could not be (it has ended already, say)."""
-    if len(ids) > _CANCEL_MAX:
-        raise CliError("usage", f"{len(ids):,} ids; {_CANCEL_MAX:,} at most at a time", output.USAGE)
+def follow_task(
+    task_id: str, wait_s: float | None, tenant: str, server: str, connect_timeout_s: float, as_json: bool
+) -> None:
+    """Steps, progress and log lines of a task as they come, and at last its result. Exit code 1 if it has none."""
+    checked_id(task_id)
+
+    async def work(client: AsyncClient) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(wait_s):
+                steps = follow(client.watch(task_id), as_json=as_json, aside=False)
+                return result_view(await explained(client, task_id, steps, NOT_RUNNING))
+        except TimeoutError:
+            message = f"task {task_id} has not ended within {wait_s:g} s; it goes on"
+            raise CliError("timeout", message, output.TIMED_OUT, id=task_id) from None
+
+    answer = ask(server, work, connect_timeout_s, tenant=tenant)
+    if as_json:
+        write_json(answer)
+    else:
+        write_result(answer)
+    if answer["state"] != TaskState.COMPLETED.name:
+        raise click.exceptions.Exit(output.FAILED)
+
+
+@task.command(
+    "cancel",
+    cls=MeritCommand,
+    example="""
+    merit task cancel ID
+    merit task cancel --capability render --state pending --since 2h
+    """,
+    codes=(output.FAILED, output.UNREACHABLE),
+)
+@click.argument("ids", metavar="[ID]...", nargs=-1)
+@filter_options(states=_LIVE)
+@click.option("--reason", default="", help="Is kept with the task.")
+@yes_option
+@tenant_option
+@server_option
+@connect_option
+@json_option
+def cancel_tasks(
+    ids: tuple[str, ...],
+    where: Where,
+    reason: str,
+    yes: bool,
+    tenant: str,
+    server: str,
+    connect_timeout_s: float,
+    as_json: bool,
+) -> None:
+    """Call tasks off: these IDs, or all that fit the options and have not ended. A running function is told.
+
+    By options it is said first how many they are, and asked whether to go on. Exit code 1 if one could not be canceled
+    (it has ended already, say).
+    """
+    check_chosen(ids, where)
+    for one in ids:
+        checked_id(one)
+    if not ids:
+        meant = replace(where, states=where.states or [state.name for state in _LIVE], tenant=tenant)
+        _cancel_all(meant, reason, server, connect_timeout_s, confirmed=yes or as_json, as_json=as_json)
+        return
 
     async def work(client: AsyncClient) -> list[dict[str, Any]]:
-        refusals = await client.cancel([_checked(one) for one in ids], reason)
-        return [{"id": one.task, "kind": one.code, "field": one.field, "message": one.reason} for one in refusals]
+        return [refusal_view(refusal) for refusal in await client.cancel(ids, reason)]
 
-    refused = ask(server, work, connect_timeout_s)
+    refused = ask(server, work, connect_timeout_s, tenant=tenant)
     bad = {one["id"] for one in refused}
     canceled = [one for one in dict.fromkeys(ids) if one not in bad]
     if as_json:
         write_json({"canceled": canceled, "refused": refused})
     else:
         write_lines(f"{one} canceled" for one in canceled)
-        for one in refused:
-            note(f"merit: {one['id']}: {one['message']}")
+        for refusal in refused:
+            note(f"merit: {refusal['id']}: {refusal['message']}")
     if refused:
         raise click.exceptions.Exit(output.FAILED)
 
 
-def _checked(task_id: str) -> str:
-    if not is_task_id(task_id):
-        raise CliError("invalid", f"{task_id!r} is no task id (a UUID version 7 in lower case)", output.USAGE)
-    return task_id
+def _cancel_all(
+    where: Where, reason: str, server: str, connect_timeout_s: float, *, confirmed: bool, as_json: bool
+) -> None:
+    if not confirmed:
 
+        async def look(client: AsyncClient) -> int:
+            return await counted(lambda cursor: client.tasks(where=where, limit=PAGE, cursor=cursor))
 
-def rows(views: list[dict[str, Any]], width: int | None, now: datetime) -> list[str]:
-    """Tasks as a table.
+        ask_before(ask(server, look, connect_timeout_s), "task", "canceled")
 
-    Args:
-        views: the tasks, as ``AsyncClient.tasks`` gives them; at least one.
-        width: of the terminal in characters: what does not fit is shortened, left out or, at last, cut off, since a
-            row that wraps cannot be read. None: there is none, everything is shown.
-        now: times of its day (UTC) are shortened to the time of day, others to the day.
-    """
-    names = ["id", "capability", "state", "priority", "attempts", "worker", "submitted", "ended"]
-    cells = [_cells(view) for view in views]
-    lines = _table(names, cells)
-    if width is None or _widest(lines) <= width:
-        return lines
-    names.remove("ended")
-    for row in cells:
-        row["submitted"] = _shortened(row["submitted"], now)
-    for name in _LEFT_OUT:
-        lines = _table(names, cells)
-        if _widest(lines) <= width:
-            return lines
-        names.remove(name)
-    lines = _table(names, cells)
-    over = _widest(lines) - width
-    if over > 0:
-        room = max(len("capability"), max(len(row["capability"]) for row in cells) - over)
-        for row in cells:
-            row["capability"] = _cut(row["capability"], room)
-        lines = [_cut(line, width) for line in _table(names, cells)]
-    return lines
+    async def work(client: AsyncClient) -> int:
+        done = 0
+        # A portion at a time, so that it can be seen how far it is, and Ctrl-C ends it.
+        async for count in client.operations.canceling(where, reason):
+            done += count
+            if not as_json and seen():
+                note(f"merit: {done:,} canceled")
+        return done
 
-
-def _cells(view: dict[str, Any]) -> dict[str, Any]:
-    attempts = view["attempts"]
-    kept = ("id", "capability", "state", "priority", "submitted", "ended")
-    return {
-        **{name: view[name] for name in kept},
-        "attempts": len(attempts),
-        "worker": attempts[-1]["worker"] if attempts else None,
-    }
-
-
-def _table(names: list[str], cells: list[dict[str, Any]]) -> list[str]:
-    return table(names, [[row[name] for name in names] for row in cells])
-
-
-def _widest(lines: list[str]) -> int:
-    return max(map(len, lines))
-
-
-def _cut(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"
-
-
-def _shortened(time: str, now: datetime) -> str:
-    """A time in ISO 8601, UTC: today's as ``HH:MM:SS``, another day's as ``YYYY-MM-DD``."""
-    day, _, rest = time.partition("T")
-    return rest[: len("HH:MM:SS")] if day == now.date().isoformat() else day
+    count = ask(server, work, connect_timeout_s, tenant=where.tenant)
+    if as_json:
+        write_json({"canceled": count})
+    else:
+        write_lines([f"{count:,} canceled"])

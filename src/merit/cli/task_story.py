@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from merit.cli.output import table
+from merit.cli.values import span
 from merit.sdk.outcome import Evidence
 
 _BAR_CELLS: Final = 20
@@ -19,6 +20,8 @@ _EVIDENCE_SHOWN: Final = 20
 _DIGEST_SHOWN: Final = 12
 _LEVEL_WIDTH: Final = len("warning")
 _NS: Final = 1_000_000_000
+_HEADINGS: Final = {"idempotency_key": "only once"}
+_WAITS: Final = {"backoff_s": "first pause", "backoff_s_max": "longest pause"}
 
 
 class TrailLine(Struct):
@@ -45,18 +48,20 @@ def story(view: dict[str, Any], server: str) -> Iterator[str]:
         view: the task, as ``AsyncClient.task`` gives it.
         server: ``HOST:PORT`` of its control plane, for the commands that are proposed.
     """
-    names = ("id", "capability", "state", "why", "priority", "principal", "description", "submitted", "ended")
+    names = ("id", "capability", "state", "why", "priority", "tenant", "principal", "description", "submitted", "ended")
     for name in names:
         if view[name] and not (name == "why" and view["ended"] and view["why"].startswith("it is ")):
             yield f"{name:12}{view[name]}"
     if view["after"]:
         yield f"{'after':12}{', '.join(view['after'])}"
-    yield f"{'limits':12}{view['run_timeout_s']:g} s a run, {view['attempts_max']} attempts"
+    yield from terms_lines(view)
+    if view["successor"]:
+        yield f"{'tried again':12}as {view['successor']}"
     yield from _progress(view["attempts"])
     if view["parameters"] is not None:
-        yield f"{'parameters':12}{_content(view['parameters'])}"
+        yield f"{'parameters':12}{content(view['parameters'])}"
     if view["result"] is not None:
-        yield f"{'result':12}{_content(view['result'])}"
+        yield f"{'result':12}{content(view['result'])}"
         if _digest_of(view["result"]):
             yield f"{'':12}to get it, in Python (from merit import Client):"
             yield f"{'':12}with Client({server!r}) as client: print(client.watch({view['id']!r}).result())"
@@ -79,8 +84,10 @@ def bar(fraction: float) -> str:
 def _progress(attempts: list[dict[str, Any]]) -> Iterator[str]:
     if attempts and not attempts[-1]["ended"]:
         last = attempts[-1]
-        if last["progress"] or last["progress_message"]:
+        if last["progress"] is not None:
             yield f"{'progress':12}{bar(last['progress'])}  {last['progress_message']}".rstrip()
+        elif last["progress_message"]:
+            yield f"{'progress':12}{last['progress_message']}"
 
 
 def _digest_of(content: Any) -> str:
@@ -90,9 +97,48 @@ def _digest_of(content: Any) -> str:
     return str(digest) if is_digest else ""
 
 
-def _content(content: Any) -> str:
-    digest = _digest_of(content)
-    return f"large, kept under its SHA-256 {digest}" if digest else msgspec.json.encode(content).decode()
+def content(given: Any) -> str:
+    """Parameters or a result, as the SDK's views have them."""
+    digest = _digest_of(given)
+    return f"large, kept under its SHA-256 {digest}" if digest else msgspec.json.encode(given).decode()
+
+
+def terms_lines(view: dict[str, Any]) -> Iterator[str]:
+    """The lines of what was asked for beside a capability and its parameters, of a task or a schedule."""
+    terms = view["terms"]
+    spans = [f"{span(view['run_timeout_s'])} a run"]
+    if view.get("timeout_s"):
+        spans.append(f"{span(view['timeout_s'])} in all")
+    for name, what in (("heartbeat_timeout_s", "without progress"), ("queue_timeout_s", "in the queue")):
+        if name in terms:
+            spans.append(f"{span(terms[name])} {what}")
+    attempts = view["attempts_max"]
+    yield f"{'limits':12}{', '.join(spans)}, {attempts} attempt{'' if attempts == 1 else 's'}"
+    if view.get("deadline"):
+        yield f"{'deadline':12}{view['deadline']}"
+    if "not_before" in terms:
+        yield f"{'not before':12}{terms['not_before']}"
+    if "estimate_s" in terms:
+        yield f"{'estimate':12}{span(terms['estimate_s'])} a run"
+    if "retry" in terms:
+        yield f"{'retry':12}{_retry(terms['retry'])}"
+    if terms.get("safe_to_repeat") is False:
+        yield f"{'repeating':12}never, unless it is known not to have started"
+    for name in ("key", "idempotency_key", "origin", "schedule"):
+        if name in terms:
+            yield f"{_HEADINGS.get(name, name):12}{terms[name]}"
+    for name, task in terms.get("inputs", {}).items():
+        yield f"{'input':12}{name} = the result of {task}"
+    if terms.get("despite_dead"):
+        yield f"{'despite':12}it runs also when tasks that it needs die"
+    if "labels" in terms:
+        yield f"{'labels':12}{' '.join(f'{name}={value}' for name, value in terms['labels'].items())}"
+
+
+def _retry(policy: dict[str, Any]) -> str:
+    waits = [f"{_WAITS[name]} {span(policy[name])}" for name in _WAITS if name in policy]
+    counts = [f"{count} after {kind}" for kind, count in policy.items() if kind not in _WAITS]
+    return ", ".join([*counts, *waits])
 
 
 def _attempts(attempts: list[dict[str, Any]]) -> list[str]:

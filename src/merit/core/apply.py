@@ -4,16 +4,19 @@ anything that a decision could depend on (events carry the numbers)."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from typing import Any
 
+from merit.core.apply_settings import APPLY_SETTINGS
 from merit.core.lifecycles import ATTEMPT, TASK, WORKER, IllegalTransition
-from merit.core.state import Queue, State
+from merit.core.state import KeyEntry, State, Tenant
 from merit.core.story import story_of_task
 from merit.model.events import (
     AttemptAssigned,
     AttemptFailed,
     AttemptReturned,
     AttemptStarted,
+    DeadLetterClosed,
     Event,
     LeadershipStarted,
     TaskCanceled,
@@ -26,14 +29,15 @@ from merit.model.events import (
     WorkerJoined,
     WorkerLeft,
 )
-from merit.model.tasks import Attempt, AttemptState, Task, TaskState
+from merit.model.rules import TenantTerms
+from merit.model.tasks import Attempt, AttemptState, Input, Task, TaskState, Terms
 from merit.model.workers import Offer, Worker, WorkerState
 
 Payloads = Mapping[bytes, bytes]
 """Contents by their SHA-256 digest. One that is missing has been erased and reads as empty."""
 
-_PENDING = TaskState.PENDING
 _WAITING = TaskState.WAITING
+_DEAD = TaskState.DEAD
 _COMPLETED = TaskState.COMPLETED
 _TASK_ASSIGNED = TASK[AttemptAssigned]
 _TASK_COMPLETED = TASK[TaskCompleted]
@@ -56,7 +60,12 @@ def _leadership_started(state: State, event: LeadershipStarted, _payloads: Paylo
     state.grace_until_ns = event.grace_until_ns
     state.finals_max = event.finals_max
     state.finals_bytes_max = event.finals_bytes_max
+    state.dead_letters_max = event.dead_letters_max
+    state.dead_letters_bytes_max = event.dead_letters_bytes_max
+    state.keys_max = event.keys_max
+    state.keys_ns = event.keys_ns
     _forget(state)
+    _forget_dead(state)
 
 
 def _task_submitted(state: State, event: TaskSubmitted, payloads: Payloads, now_ns: int) -> None:
@@ -79,26 +88,84 @@ def _task_submitted(state: State, event: TaskSubmitted, payloads: Payloads, now_
         now_ns,
         state.order,
     )
+    task.deadline_ns = event.deadline_ns
+    task.terms = terms = event.terms
+    if terms is not None and terms.origin and (origin := tasks.get(terms.origin)) is not None:
+        task.inputs = origin.inputs
     state.order += 1
     state.live_bytes += task.request_bytes
     tasks[event.task] = task
+    tenant = state.tenants.get(event.tenant)
+    if tenant is None:
+        tenant = state.tenants[event.tenant] = Tenant(TenantTerms(event.tenant))
+    tenant.live += 1
     if event.after:
         for needed in event.after:
             other = tasks.get(needed)
-            if other is not None and other.state is not _COMPLETED:
+            if other is not None and _holds_up(other, task):
                 state.dependents.setdefault(needed, {})[event.task] = task
                 task.blocked_by += 1
-    if task.blocked_by:
+            elif other is not None:
+                _hand_over(state, other, task)
+    if terms is not None:
+        if terms.idempotency_key:
+            _keep_key(state, event, terms, now_ns)
+        if terms.not_before_ns > now_ns:
+            task.due_ns = terms.not_before_ns
+    if task.blocked_by or task.due_ns:
         task.state = _WAITING
     else:
-        _enqueue(state, task, front=False)
+        task.due_ns = event.queue_due_ns
+
+
+def _holds_up(other: Task, task: Task) -> bool:
+    """Whether ``task`` has to wait for ``other``, which it needs."""
+    if task.terms is not None and task.terms.despite_dead:
+        return not other.state.final
+    return other.state is not _COMPLETED
+
+
+def _hand_over(state: State, other: Task, task: Task) -> None:
+    """``other`` has ended: its result is a parameter of ``task`` if that asked for it."""
+    if task.terms is None or not task.terms.inputs or task.state.final:
+        return
+    size_bytes = task.request_bytes
+    completed = other.state is _COMPLETED
+    for name, needed in task.terms.inputs:
+        if needed == other.id:
+            given = Input(name, other.result, other.result_blob) if completed else Input(name, b"null")
+            # One that tries a dead letter again may have been given it already.
+            task.inputs = (*(item for item in task.inputs if item.name != name), given)
+    state.live_bytes += task.request_bytes - size_bytes
+
+
+def _keep_key(state: State, event: TaskSubmitted, terms: Terms, now_ns: int) -> None:
+    keys = state.keys
+    content = content_digest(event.capability, event.parameters, event.parameters_blob, event.after)
+    at = (event.tenant, terms.idempotency_key)
+    keys.pop(at, None)  # what has it anew is the youngest again
+    keys[at] = KeyEntry(event.task, content, now_ns + state.keys_ns)
+    while keys and (len(keys) > state.keys_max or next(iter(keys.values())).until_ns <= now_ns):
+        del keys[next(iter(keys))]
+        state.keys_forgotten += 1
+
+
+def content_digest(capability: str, parameters: bytes, blob: str, after: tuple[str, ...]) -> bytes:
+    """What was asked for, in 16 bytes: two submits with one idempotency key have to agree in it.
+
+    Args:
+        capability: its name.
+        parameters: their digest, empty for a blob.
+        blob: the digest of parameters that are one.
+        after: ids of the tasks that are needed.
+    """
+    return sha256("\0".join((capability, parameters.hex(), blob, *after)).encode()).digest()[:16]
 
 
 def _task_released(state: State, event: TaskReleased, _payloads: Payloads, _now_ns: int) -> None:
     task = _task(state, event, event.task)
     task.state = _next(event, task)
-    task.due_ns = 0
-    _enqueue(state, task, front=bool(task.attempts))
+    task.due_ns = event.queue_due_ns
 
 
 def _task_delayed(state: State, event: TaskDelayed, _payloads: Payloads, _now_ns: int) -> None:
@@ -124,6 +191,7 @@ def _task_completed(state: State, event: TaskCompleted, payloads: Payloads, now_
     task.state = _COMPLETED
     for dependent in state.dependents.pop(event.task, {}).values():
         dependent.blocked_by -= 1
+        _hand_over(state, task, dependent)
     state.completed += 1
     _finish(state, task, now_ns)
 
@@ -131,10 +199,10 @@ def _task_completed(state: State, event: TaskCompleted, payloads: Payloads, now_
 def _task_died(state: State, event: TaskDied, _payloads: Payloads, now_ns: int) -> None:
     task = _task(state, event, event.task)
     after = _next(event, task)
-    _unqueue(state, task)
+    _need_nothing(state, task)
     task.state = after
     task.failure = event.failure
-    state.dependents.pop(event.task, None)
+    _release_the_brave(state, task)
     state.dead += 1
     _finish(state, task, now_ns)
 
@@ -142,10 +210,10 @@ def _task_died(state: State, event: TaskDied, _payloads: Payloads, now_ns: int) 
 def _task_canceled(state: State, event: TaskCanceled, _payloads: Payloads, now_ns: int) -> None:
     task = _task(state, event, event.task)
     after = _next(event, task)
-    _unqueue(state, task)
+    _need_nothing(state, task)
     _end_others(state, event, task, now_ns)
     task.state = after
-    state.dependents.pop(event.task, None)
+    _release_the_brave(state, task)
     state.canceled += 1
     _finish(state, task, now_ns)
 
@@ -158,11 +226,8 @@ def _attempt_assigned(state: State, event: AttemptAssigned, _payloads: Payloads,
     after = _TASK_ASSIGNED.get(task.state)
     if after is None:
         raise _illegal(event, event.task, task)
-    queue = state.queues[task.capability]
-    queue.take(task)
-    if not queue.size:
-        del state.queues[task.capability]
     task.state = after
+    task.due_ns = 0
     task.attempts += (Attempt(event.number, event.worker, now_ns, event.due_ns),)
     worker.attempts[event.task] = event.number
 
@@ -183,7 +248,7 @@ def _attempt_returned(state: State, event: AttemptReturned, _payloads: Payloads,
     after = _next(event, task)
     _end(state, event, task, attempt, AttemptState.RETURNED, now_ns)
     task.state = after
-    _enqueue(state, task, front=True)
+    task.due_ns = event.queue_due_ns
 
 
 def _attempt_failed(state: State, event: AttemptFailed, payloads: Payloads, now_ns: int) -> None:
@@ -242,25 +307,21 @@ def _offered_by_another(state: State, capability: str) -> Offer | None:
     return None
 
 
-def _enqueue(state: State, task: Task, *, front: bool) -> None:
-    queue = state.queues.get(task.capability)
-    if queue is None:
-        queue = state.queues[task.capability] = Queue()
-    queue.push(task, front=front)
-
-
-def _unqueue(state: State, task: Task) -> None:
-    """Called while the task is still in its old state; its entry becomes stale with the change that follows."""
-    if task.state is _PENDING:
-        queue = state.queues[task.capability]
-        queue.drop(task)
-        if not queue.size:
-            del state.queues[task.capability]
-    elif task.state is _WAITING and task.blocked_by:
+def _need_nothing(state: State, task: Task) -> None:
+    """A task is about to end that may still wait for others."""
+    if task.state is _WAITING and task.blocked_by:
         for needed in task.after:
             others = state.dependents.get(needed)
             if others is not None and others.pop(task.id, None) is not None and not others:
                 del state.dependents[needed]
+
+
+def _release_the_brave(state: State, task: Task) -> None:
+    """``task`` has failed: those that run despite that need it no longer. The others die by events of their own."""
+    for dependent in state.dependents.pop(task.id, {}).values():
+        if dependent.terms is not None and dependent.terms.despite_dead:
+            dependent.blocked_by -= 1
+            _hand_over(state, task, dependent)
 
 
 def _end(state: State, event: Event, task: Task, attempt: Attempt, after: AttemptState, now_ns: int) -> None:
@@ -279,6 +340,20 @@ def _end_others(state: State, event: Event, task: Task, now_ns: int) -> None:
 def _finish(state: State, task: Task, now_ns: int) -> None:
     task.ended_ns = now_ns
     state.live_bytes -= task.request_bytes
+    tenant = state.tenants[task.tenant]
+    tenant.live -= 1
+    if not tenant.live and tenant.terms.usual:
+        del state.tenants[task.tenant]
+    if task.state is not _DEAD or not state.dead_letters_max:
+        _bury(state, task)
+        return
+    state.dead_letters[task.id] = task
+    state.dead_letters_bytes += task.weight_bytes()
+    _forget_dead(state)
+
+
+def _bury(state: State, task: Task) -> None:
+    """A final task that nobody has to look at is kept for a while."""
     state.finals.append(task)
     state.finals_bytes += task.weight_bytes()
     if len(state.finals) > state.finals_max or state.finals_bytes > state.finals_bytes_max:
@@ -292,6 +367,26 @@ def _forget(state: State) -> None:
         state.finals_bytes -= old.weight_bytes()
         state.forgotten += 1
         del state.tasks[old.id]
+
+
+def _forget_dead(state: State) -> None:
+    """Beyond their bound the oldest dead letters are final tasks like others."""
+    letters = state.dead_letters
+    while letters and (
+        len(letters) > state.dead_letters_max or state.dead_letters_bytes > state.dead_letters_bytes_max
+    ):
+        old = letters.pop(next(iter(letters)))
+        state.dead_letters_bytes -= old.weight_bytes()
+        _bury(state, old)
+
+
+def _dead_letter_closed(state: State, event: DeadLetterClosed, _payloads: Payloads, _now_ns: int) -> None:
+    task = state.dead_letters.pop(event.task, None)
+    if task is None:
+        raise _illegal(event, event.task, state.tasks.get(event.task))
+    state.dead_letters_bytes -= task.weight_bytes()
+    task.successor = event.successor
+    _bury(state, task)
 
 
 def _task(state: State, event: Event, task_id: str) -> Task:
@@ -357,4 +452,6 @@ _APPLY: Mapping[type[Event], Callable[[State, Any, Payloads, int], None]] = {
     WorkerJoined: _worker_joined,
     WorkerDraining: _worker_draining,
     WorkerLeft: _worker_left,
+    DeadLetterClosed: _dead_letter_closed,
+    **APPLY_SETTINGS,
 }

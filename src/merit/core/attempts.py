@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from zlib import crc32
 
 from merit.core.allocating import rate
 from merit.core.depending import ended, release
 from merit.core.desk import Desk
+from merit.core.queueing import enqueue, freed, queue_due_ns, took_ns
+from merit.core.retrying import DEADLINE, QUEUE_TIMEOUT, SILENT, backoff_ns, last_word
+from merit.core.timing import arm, hears, heartbeat_ns, seconds
 from merit.model.effects import SendCancel, TellSettled
 from merit.model.events import (
     AttemptFailed,
@@ -18,13 +20,14 @@ from merit.model.events import (
     TaskDied,
 )
 from merit.model.frames import AttemptRef, Report, ReportStatus
-from merit.model.limits import RETURNS_MAX, SECOND_NS
+from merit.model.limits import RETURNS_MAX
 from merit.model.tasks import Attempt, AttemptState, Failure, Task, TaskState
 from merit.model.workers import Worker
 
 _COMPLETED = ReportStatus.COMPLETED
 _ATTEMPT_LIVE_MAX = AttemptState.RUNNING
 _TASK_WAITING = TaskState.WAITING
+_TASK_PENDING = TaskState.PENDING
 
 _REPORTED: Mapping[ReportStatus, AttemptState] = {
     ReportStatus.FAILED: AttemptState.FAILED,
@@ -57,6 +60,7 @@ def take_report(desk: Desk, worker: Worker, report: Report) -> None:
         )
     )
     settled(desk, task)
+    took_ns(desk, task, min(report.wall_ns, desk.now_ns - task.attempts[number - 1].assigned_ns))
     if others:
         cancel_attempts(desk, task, others)
     if dependents:
@@ -85,7 +89,9 @@ def take_started(desk: Desk, worker: Worker, ref: AttemptRef) -> None:
     task = desk.state.tasks[ref.task]
     attempt = task.attempts[ref.number - 1]
     if attempt.state is AttemptState.ASSIGNED:
-        desk.emit(AttemptStarted(ref.task, ref.number, desk.now_ns + task.run_timeout_ns))
+        desk.emit(AttemptStarted(ref.task, ref.number, run_due_ns(desk, task)))
+        if heartbeat_ns(desk, task, worker.id):
+            desk.beats_ns[task.id] = desk.now_ns
         arm(desk, task)
 
 
@@ -101,9 +107,10 @@ def take_returned(desk: Desk, worker: Worker, ref: AttemptRef) -> None:
         message = f"handed back unstarted for the {returns + 1}. time, last by {worker.id}"
         fail(desk, task, ref.number, AttemptState.REFUSED, Failure("returned", message))
     else:
-        desk.emit(AttemptReturned(ref.task, ref.number))
-        desk.timers.disarm(task.id)
-        desk.ready[task.capability] = None
+        desk.emit(AttemptReturned(ref.task, ref.number, queue_due_ns(desk, task)))
+        freed(desk, task)
+        enqueue(desk, task)
+        arm(desk, task)
     rate(desk, worker.id)
 
 
@@ -121,29 +128,23 @@ def fail(
     """End an attempt that did not succeed, and decide what becomes of its task."""
     desk.emit(AttemptFailed(task.id, number, how, failure, wall_ns, cpu_ns, memory_bytes, trail))
     desk.progress.pop(task.id, None)
-    desk.timers.disarm(task.id)
-    tried = task.counted
-    if failure.permanent:
-        _die(desk, task, failure)
-    elif tried >= task.attempts_max:
-        message = f"all {tried} attempts failed; the last one: {failure.message}"
-        _die(desk, task, Failure(failure.kind, message, failure.detail, permanent=True))
+    desk.beats_ns.pop(task.id, None)
+    freed(desk, task)
+    final = last_word(desk, task, task.attempts[number - 1], failure)
+    if final is not None:
+        die(desk, task, final)
     else:
-        desk.emit(TaskDelayed(task.id, desk.now_ns + _backoff_ns(desk, task, tried)))
+        desk.emit(TaskDelayed(task.id, desk.now_ns + backoff_ns(desk, task, task.counted)))
         arm(desk, task)
 
 
-def _backoff_ns(desk: Desk, task: Task, tried: int) -> int:
-    """Doubles with each attempt; the jitter (half to all of it) comes from the task's id, so that a replay of the
-    same commands waits just as long."""
-    full = min(desk.limits.backoff_ns_max, desk.limits.backoff_ns << min(tried - 1, 40))
-    share = crc32(f"{task.id}.{tried}".encode())
-    return full // 2 + (full // 2) * share // 2**32
-
-
-def _die(desk: Desk, task: Task, failure: Failure) -> None:
+def die(desk: Desk, task: Task, failure: Failure) -> None:
+    """The task, which has no live attempt, fails for good."""
     dependents = desk.state.dependents.get(task.id, {}).values()
+    pending = task.state is _TASK_PENDING
     desk.emit(TaskDied(task.id, failure))
+    if pending:
+        desk.backlog.drop(task)
     settled(desk, task)
     ended(desk, task, dependents)
 
@@ -153,6 +154,10 @@ def settled(desk: Desk, task: Task) -> None:
     desk.timers.disarm(task.id)
     if desk.progress:
         desk.progress.pop(task.id, None)
+    if desk.beats_ns:
+        desk.beats_ns.pop(task.id, None)
+    if desk.gates.any:
+        freed(desk, task)
     desk.effects.append(TellSettled(task.id))
 
 
@@ -163,32 +168,57 @@ def cancel_attempts(desk: Desk, task: Task, attempts: list[Attempt]) -> None:
         rate(desk, attempt.worker)
 
 
-def arm(desk: Desk, task: Task) -> None:
-    """The task's one timer: the end of its back-off, or the time-out of its attempt."""
-    if task.state is _TASK_WAITING:
-        if task.due_ns:
-            desk.timers.arm(task.id, task.due_ns)
-        return
-    due = [attempt.due_ns for attempt in task.attempts if attempt.state <= _ATTEMPT_LIVE_MAX]
-    if due:
-        desk.timers.arm(task.id, max(min(due), desk.state.grace_until_ns))
+def run_due_ns(desk: Desk, task: Task) -> int:
+    """When an attempt that begins now has run out of time: its own, or the task's."""
+    due_ns = desk.now_ns + task.run_timeout_ns
+    return min(due_ns, task.deadline_ns) if task.deadline_ns else due_ns
 
 
 def task_due(desk: Desk, task_id: str) -> None:
-    """A task's timer went off: its back-off has ended, or its attempt has run out of time."""
+    """A task's timer went off: its time has come or its back-off has ended, or something has taken too long."""
     task = desk.state.tasks.get(task_id)
-    if task is None:
+    if task is None or task.state.final:
         return
-    if task.state is _TASK_WAITING:
-        if task.due_ns and task.due_ns <= desk.now_ns and not task.blocked_by:
+    now_ns = desk.now_ns
+    if task.state is _TASK_WAITING or task.state is _TASK_PENDING:
+        if task.deadline_ns and task.deadline_ns <= now_ns:
+            die(desk, task, _past_deadline(task))
+        elif not task.due_ns or task.due_ns > now_ns or task.blocked_by:
+            arm(desk, task)
+        elif task.state is _TASK_WAITING:
             release(desk, task)
+        else:
+            assert task.terms is not None
+            message = f"no worker took it within its queue time-out of {seconds(task.terms.queue_timeout_ns)}"
+            die(desk, task, Failure(QUEUE_TIMEOUT, message, permanent=True))
         return
-    for attempt in task.attempts:
-        if attempt.state <= _ATTEMPT_LIVE_MAX and attempt.due_ns <= desk.now_ns:
-            desk.effects.append(SendCancel(attempt.worker, AttemptRef(task.id, attempt.number)))
-            limit = f"{task.run_timeout_ns / SECOND_NS:g} s"
-            begun = "ran" if attempt.started_ns else "was with the worker"
-            message = f"{begun} longer than its run time-out of {limit} on {attempt.worker}"
-            fail(desk, task, attempt.number, AttemptState.TIMED_OUT, Failure("timed_out", message))
-            rate(desk, attempt.worker)
-            return
+    attempt = next(attempt for attempt in task.attempts if attempt.state <= _ATTEMPT_LIVE_MAX)
+    failure = _overdue(desk, task, attempt)
+    if failure is None:
+        arm(desk, task)
+        return
+    desk.effects.append(SendCancel(attempt.worker, AttemptRef(task.id, attempt.number)))
+    fail(desk, task, attempt.number, AttemptState.TIMED_OUT, failure)
+    rate(desk, attempt.worker)
+
+
+def _overdue(desk: Desk, task: Task, attempt: Attempt) -> Failure | None:
+    """What a live attempt has taken too long for, if it has."""
+    now_ns = desk.now_ns
+    if now_ns < desk.state.grace_until_ns:
+        return None
+    if task.deadline_ns and task.deadline_ns <= now_ns:
+        return _past_deadline(task)
+    if attempt.due_ns <= now_ns:
+        begun = "ran" if attempt.started_ns else "was with the worker"
+        limit = seconds(task.run_timeout_ns)
+        return Failure("timed_out", f"{begun} longer than its run time-out of {limit} on {attempt.worker}")
+    beat_ns = heartbeat_ns(desk, task, attempt.worker) if attempt.state is AttemptState.RUNNING else 0
+    if beat_ns and desk.beats_ns.get(task.id, now_ns) + beat_ns <= now_ns and hears(desk, task):
+        return Failure(SILENT, f"showed no progress for {seconds(beat_ns)} on {attempt.worker}, which is alive")
+    return None
+
+
+def _past_deadline(task: Task) -> Failure:
+    allowed = seconds(task.deadline_ns - task.since_ns)
+    return Failure(DEADLINE, f"was not done by its deadline, {allowed} after its time had come", permanent=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import reduce
 from hashlib import sha256
 from operator import or_
@@ -12,13 +12,15 @@ from typing import Any
 import msgspec
 
 from merit.core.apply import apply
-from merit.core.state import Queue, State
+from merit.core.state import KeyEntry, State, Tenant
 from merit.model.events import Event
 from merit.model.record import Record
+from merit.model.rules import Rule, TenantTerms
+from merit.model.schedules import Planned
 from merit.model.tasks import Task, TaskState
 from merit.model.workers import Offer, Worker
 
-FOLD_VERSION = 1
+FOLD_VERSION = 2
 """Goes up when the same events give another state, or when the snapshot's form changes."""
 
 Upgrade = Callable[[list[Any]], list[Any]]
@@ -97,9 +99,19 @@ class _Snapshot(msgspec.Struct, array_like=True):
     forgotten: int
     tasks: list[Task]
     finals: list[str]
-    queues: list[tuple[str, list[list[str]]]]
     workers: list[Worker]
     offers: list[Offer]
+    dead_letters_max: int
+    dead_letters_bytes_max: int
+    dead_letters: list[str]
+    keys_max: int
+    keys_ns: int
+    keys: list[tuple[str, str, KeyEntry]]
+    keys_forgotten: int
+    tenants: list[TenantTerms]
+    paused: list[tuple[str, str]]
+    rules: list[Rule]
+    schedules: list[Planned]
 
 
 _encode_snapshot = msgspec.msgpack.Encoder().encode
@@ -123,9 +135,19 @@ def encode_state(state: State) -> bytes:
             state.forgotten,
             list(state.tasks.values()),
             [task.id for task in state.finals],
-            sorted((name, list(queue.lanes())) for name, queue in state.queues.items()),
-            [state.workers[name] for name in sorted(state.workers)],
+            list(state.workers.values()),  # as they stand: whose offer follows on another's depends on it
             [state.offers[name] for name in sorted(state.offers)],
+            state.dead_letters_max,
+            state.dead_letters_bytes_max,
+            list(state.dead_letters),
+            state.keys_max,
+            state.keys_ns,
+            [(tenant, key, entry) for (tenant, key), entry in state.keys.items()],
+            state.keys_forgotten,
+            [state.tenants[name].terms for name in sorted(state.tenants) if not state.tenants[name].terms.usual],
+            sorted(state.paused.items()),
+            [state.rules[at] for at in sorted(state.rules)],
+            [state.schedules[name] for name in sorted(state.schedules)],
         )
     )
 
@@ -160,9 +182,20 @@ def _restore(kept: _Snapshot) -> State:
         forgotten=kept.forgotten,
         workers={worker.id: worker for worker in kept.workers},
         offers={offer.name: offer for offer in kept.offers},
+        dead_letters_max=kept.dead_letters_max,
+        dead_letters_bytes_max=kept.dead_letters_bytes_max,
+        dead_letters={name: tasks[name] for name in kept.dead_letters},
+        keys_max=kept.keys_max,
+        keys_ns=kept.keys_ns,
+        keys={(tenant, key): entry for tenant, key, entry in kept.keys},
+        keys_forgotten=kept.keys_forgotten,
+        tenants={terms.tenant: Tenant(terms) for terms in kept.tenants},
+        paused=dict(kept.paused),
+        rules={(rule.kind, rule.name): rule for rule in kept.rules},
+        schedules={planned.schedule.name: planned for planned in kept.schedules},
     )
     state.finals_bytes = sum(task.weight_bytes() for task in state.finals)
-    state.queues = {name: _queue(tasks, lanes) for name, lanes in kept.queues}
+    state.dead_letters_bytes = sum(task.weight_bytes() for task in state.dead_letters.values())
     shared: dict[str, str] = {}
     for task in tasks.values():
         # Decoding made a string of its own for each occurrence of a name; millions of tasks share a few.
@@ -171,19 +204,12 @@ def _restore(kept: _Snapshot) -> State:
         task.principal = shared.setdefault(task.principal, task.principal)
         if not task.state.final:
             state.live_bytes += task.request_bytes
+            state.tenants.setdefault(task.tenant, Tenant(TenantTerms(task.tenant))).live += 1
             if task.state is TaskState.WAITING and task.blocked_by:
                 for other in state.needed(task):
                     if not other.state.final:
                         state.dependents.setdefault(other.id, {})[task.id] = task
     return state
-
-
-def _queue(tasks: Mapping[str, Task], lanes: Iterable[Iterable[str]]) -> Queue:
-    queue = Queue()
-    for lane in lanes:
-        for task_id in lane:
-            queue.push(tasks[task_id], front=False)
-    return queue
 
 
 def state_digest(state: State) -> str:

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from merit.core.desk import Desk
+from merit.core.queueing import enqueue, queue_due_ns
 from merit.core.state import State
+from merit.core.timing import arm
 from merit.model.commands import FollowUp
 from merit.model.effects import TellSettled
 from merit.model.events import TaskDied, TaskReleased
@@ -26,7 +28,11 @@ def ended(desk: Desk, task: Task, dependents: Iterable[Task]) -> None:
         desk.affected.extend((dependent, _FREE) for dependent in dependents if not dependent.blocked_by)
     else:
         reason = f"task {task.id}, which it needs, is {task.state.name}"
-        desk.affected.extend((dependent, reason) for dependent in dependents)
+        for dependent in dependents:
+            if dependent.terms is None or not dependent.terms.despite_dead:
+                desk.affected.append((dependent, reason))
+            elif not dependent.blocked_by:
+                desk.affected.append((dependent, _FREE))
 
 
 def follow_up(desk: Desk, command: FollowUp) -> None:
@@ -41,32 +47,33 @@ def follow_up(desk: Desk, command: FollowUp) -> None:
         desk.cursor = task.id
         if doom:
             fail_dependent(desk, task, doom)
-        elif not task.blocked_by and not task.due_ns:
+        elif not task.blocked_by and task.due_ns <= desk.now_ns:
             release(desk, task)
+        elif not task.blocked_by:
+            arm(desk, task)
 
 
 def fail_dependent(desk: Desk, task: Task, reason: str) -> None:
     """It needs a task that will never complete."""
     dependents = desk.state.dependents.get(task.id, {}).values()
     desk.emit(TaskDied(task.id, Failure("dependency", reason, permanent=True)))
+    desk.timers.disarm(task.id)
     desk.effects.append(TellSettled(task.id))
     ended(desk, task, dependents)
 
 
 def release(desk: Desk, task: Task) -> None:
     """Nothing holds the task back any more."""
-    desk.emit(TaskReleased(task.id))
-    desk.timers.disarm(task.id)
-    desk.ready[task.capability] = None
+    desk.emit(TaskReleased(task.id, queue_due_ns(desk, task)))
+    enqueue(desk, task)
+    arm(desk, task)
 
 
-def unfinished(state: State, task: Task) -> str | None:
+def unfinished(state: State, task: Task, now_ns: int) -> str | None:
     """For a task that waits: None when it has something to wait for; otherwise why it never will have what it needs,
     or nothing if it is free to go."""
-    if task.due_ns:
-        return None
     if not task.blocked_by:
-        return _FREE
+        return _FREE if task.due_ns <= now_ns else None
     needed = state.needed(task)
     if sum(1 for other in needed if not other.state.final) == task.blocked_by:
         return None

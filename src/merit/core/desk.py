@@ -1,7 +1,8 @@
 """What the rules of the machine work on: the state, what follows from it, soft state, and what has been decided.
 
-The rules are functions over a desk, a file for each subject: ``submitting``, ``attempts``, ``depending``,
-``staffing``, ``allocating``. ``machine`` says which command goes where.
+The rules are functions over a desk, a file for each subject: ``submitting``, ``attempts``, ``retrying``, ``depending``,
+``queueing``, ``staffing``, ``allocating``, ``dead_letters``, ``settings``, ``schedules``. ``machine`` says which command
+goes where.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from msgspec import Struct
 
 from merit.allocation.strategy import Strategy
 from merit.core.apply import apply
+from merit.core.backlog import Backlog
+from merit.core.gates import Gates
 from merit.core.state import State
 from merit.core.timers import Timers
 from merit.model.effects import Effect
@@ -30,11 +33,14 @@ class Seat(Struct):
     granted: int = 0
     used: int = 0
     seen_ns: int = 0
+    since_ns: int = 0
+    """When it attached."""
 
 
 class Desk:
-    """See the module. ``timers`` and the strategy's index follow from the state; ``seats`` and ``progress`` are soft:
-    true only of this process, never journalled."""
+    """See the module. ``timers``, ``backlog``, ``gates``, ``staff`` and the strategy's index follow from the state (but
+    for what tenants and rates have used up); ``seats``, ``progress``, ``beats_ns`` and ``usual_ns`` are soft: true only
+    of this process, never journalled."""
 
     def __init__(self, state: State, strategy: Strategy, limits: Limits) -> None:
         self.state = state
@@ -44,6 +50,16 @@ class Desk:
         self.quiet_until_ns = 0
         """Soft: until then nothing times out, since this process was asleep."""
         self.timers = Timers()
+        self.gates = Gates(self.timers)
+        self.backlog = Backlog(limits.ageing_ns, self.gates)
+        self.staff: dict[str, dict[str, None]] = {}
+        """By capability: workers that offer it, are active and attached."""
+        self.beating: set[str] = set()
+        """Capabilities that some worker has offered with a heartbeat time-out."""
+        self.beats_ns: dict[str, int] = {}
+        """By task with a heartbeat time-out: when its attempt last showed a sign of progress."""
+        self.usual_ns: dict[str, int] = {}
+        """By capability: what its attempts took lately, as a moving average."""
         self.seats: dict[str, Seat] = {}
         self.progress: dict[str, Progress] = {}
         self.affected: deque[tuple[Task, str]] = deque()

@@ -8,10 +8,14 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 
 from merit.core.desk import Desk
+from merit.core.retrying import failed_by
+from merit.core.schedules import SCHEDULE_KEY
 from merit.core.staffing import WORKER_KEY
 from merit.core.state import State
 from merit.core.story import story_of_task
+from merit.core.timing import due_next_ns
 from merit.model.limits import HELD_MAX
+from merit.model.rules import RuleKind
 from merit.model.tasks import Task, TaskState
 from merit.model.workers import Worker, WorkerState
 
@@ -40,10 +44,12 @@ def check(desk: Desk | None, state: State) -> None:
     for worker_id, worker in state.workers.items():
         _holds(worker.id == worker_id, f"worker {worker.id}", f"is kept under the id {worker_id}")
         _check_worker(state, worker)
-    _check_queues(state)
     _check_dependents(state)
     _check_sums(state)
+    _check_dead_letters(state)
     if desk is not None:
+        _check_backlog(desk)
+        _check_gates(desk)
         _check_waiting(desk)
         _check_timers(desk)
         _check_seats(desk)
@@ -56,11 +62,23 @@ def check_allocated(desk: Desk) -> None:
         InvariantBroken: something does.
     """
     rooms = _rooms(desk)
-    for capability, queue in desk.state.queues.items():
-        able = [name for name in rooms if capability in desk.seats[name].capabilities]
-        task = queue.head()
-        if able and task is not None:
-            _that(False, task, f"waits for {capability}, and worker {able[0]} has room")
+    # A rate may allow it by now, while the timer that says so is about to go off.
+    soon = {
+        unit.capability
+        for gate in desk.gates
+        if desk.timers.due_ns(gate.key) is not None
+        for unit in gate.parked.values()
+    }
+    for capability, queue in desk.backlog.queues.items():
+        waits = capability in desk.state.paused or capability in soon
+        pick = None if waits else queue.pick(desk.now_ns)
+        if pick is None:
+            continue
+        able = {name for name in rooms if capability in desk.seats[name].capabilities}
+        if not desk.staff.get(capability, {}).keys() <= failed_by(pick.task):
+            able -= failed_by(pick.task)
+        if able:
+            _that(False, pick.task, f"waits for {capability}, and worker {min(able)} has room")
     _holds(not desk.ready, "cell", f"capabilities {list(desk.ready)} are still to be allocated")
 
 
@@ -90,9 +108,9 @@ def _check_task(state: State, task: Task) -> None:
     _that(bool(live) == running, task, f"has {len(live)} live attempts")
     _that(task.state.final == bool(task.ended_ns), task, f"ended at {task.ended_ns}")
     waits = task.state is TaskState.WAITING
-    _that(waits or not task.due_ns or task.state.final, task, f"is delayed until {task.due_ns}")
+    idle = waits or task.state is TaskState.PENDING or task.state.final
+    _that(idle or not task.due_ns, task, f"is due at {task.due_ns}")
     _that(waits or not task.blocked_by or task.state.final, task, f"is blocked by {task.blocked_by} tasks")
-    _that(not (task.blocked_by and task.due_ns), task, "is blocked and delayed at once")
     if task.state is TaskState.DEAD:
         _that(task.failure is not None, task, "died of nothing")
     if task.state is TaskState.COMPLETED:
@@ -110,23 +128,66 @@ def _check_worker(state: State, worker: Worker) -> None:
         _holds(good, about, f"has attempt {number} of task {task_id}", story_of_task(task) if task else [])
 
 
-def _check_queues(state: State) -> None:
+def _check_backlog(desk: Desk) -> None:
     queued: Counter[str] = Counter()
-    for capability, queue in state.queues.items():
-        size = 0
-        for priority, ids in enumerate(queue.lanes(), 1):
-            size += len(ids)
-            queued.update(ids)
-            for task_id in ids:
-                task = state.tasks.get(task_id)
-                _holds(task is not None, f"task {task_id}", "is queued and unknown")
-                assert task is not None
-                _that(task.state is TaskState.PENDING, task, "is queued")
-                _that((task.capability, task.priority) == (capability, priority), task, f"is in lane {priority}")
-        _holds(queue.size == size > 0, f"queue {capability}", f"counts {queue.size} tasks and has {size}")
+    backlog = desk.backlog
+    for capability, queue in backlog.queues.items():
+        _holds(queue.size == sum(flow.size for flow in queue.flows.values()) > 0, f"queue {capability}", "counts wrong")
+        for tenant, flow in queue.flows.items():
+            size = 0
+            for key, lane in flow.lanes.items():
+                tasks = list(lane.tasks())
+                size += len(tasks)
+                _holds(lane.size == len(tasks), f"queue {capability}", f"counts {lane.size} and has {len(tasks)}")
+                for task in tasks:
+                    queued[task.id] += 1
+                    _that(desk.state.tasks.get(task.id) is task, task, "is queued and unknown")
+                    _that((task.capability, task.tenant) == (capability, tenant), task, f"is queued for {capability}")
+                    _that(
+                        not queue.keyed or not task.terms or task.terms.key == key, task, f"is in the lane of {key!r}"
+                    )
+                waits = lane.size and not lane.parked and queue.keyed
+                _holds(not waits or lane.listed is not None, f"queue {capability}", f"has forgotten key {key!r}")
+            _holds(flow.size == size, f"queue {capability}", f"counts {flow.size} of {tenant} and has {size}")
+            stuck = size and not flow.listed and not flow.parked and not any(o.parked for o in flow.lanes.values())
+            _holds(not stuck, f"queue {capability}", f"has forgotten tenant {tenant}")
+    for task in desk.state.tasks.values():
+        pending = int(task.state is TaskState.PENDING)
+        _that(queued[task.id] == pending, task, f"is queued {queued[task.id]} times")
+    waiting = Counter(task.tenant for task in desk.state.tasks.values() if task.state is TaskState.PENDING)
+    for tenant, account in backlog.accounts.items():
+        _holds(
+            account.pending == waiting[tenant], f"tenant {tenant}", f"{account.pending} for {waiting[tenant]} pending"
+        )
+    _holds(backlog.size == sum(waiting.values()), "backlog", f"counts {backlog.size} for {sum(waiting.values())}")
+
+
+def _check_gates(desk: Desk) -> None:
+    """Those who hold a place at a limit are those who have a live attempt, and nobody else."""
+    state = desk.state
+    live = [task for task in state.tasks.values() if any(attempt.live for attempt in task.attempts)]
+    for gate in desk.gates:
+        expected = {task.id for task in live if gate in desk.gates.over(task, desk.now_ns)}
+        _holds(gate.holders == expected, f"limit {gate.key}", f"{sorted(gate.holders ^ expected)} are counted wrongly")
+    rules: set[tuple[RuleKind, str]] = {
+        (gate.rule.kind, gate.rule.name) for gate in desk.gates if gate.rule.kind is not RuleKind.KEY
+    }
+    rules |= {(RuleKind.KEY, name) for name in desk.gates.key_rules}
+    _holds(rules == state.rules.keys(), "limits", f"are {sorted(rules)}, set were {sorted(state.rules)}")
+
+
+def _check_dead_letters(state: State) -> None:
+    for task_id, task in state.dead_letters.items():
+        _that(task.state is TaskState.DEAD and state.tasks.get(task_id) is task, task, "is kept as a dead letter")
+    _holds(len(state.dead_letters) <= max(state.dead_letters_max, 0), "dead letters", f"{len(state.dead_letters)}")
+    size = sum(task.weight_bytes() for task in state.dead_letters.values())
+    _holds(state.dead_letters_bytes == size, "dead letters", f"{state.dead_letters_bytes} bytes for {size}")
+    live: Counter[str] = Counter()
     for task in state.tasks.values():
-        if task.state is TaskState.PENDING:
-            _that(queued[task.id] == 1, task, f"is queued {queued[task.id]} times")
+        if not task.state.final:
+            live[task.tenant] += 1
+    counted = {name: tenant.live for name, tenant in state.tenants.items() if tenant.live}
+    _holds(counted == dict(live), "tenants", f"{counted} for {dict(live)}")
 
 
 def _check_dependents(state: State) -> None:
@@ -145,7 +206,7 @@ def _check_dependents(state: State) -> None:
 
 
 def _check_sums(state: State) -> None:
-    finals = [task for task in state.tasks.values() if task.state.final]
+    finals = [task for task in state.tasks.values() if task.state.final and task.id not in state.dead_letters]
     live = [task for task in state.tasks.values() if not task.state.final]
     counts = Counter(task.state for task in finals)
     _holds(
@@ -159,7 +220,8 @@ def _check_sums(state: State) -> None:
     _holds(len(finals) <= state.finals_max, "finals", f"{len(finals)} of at most {state.finals_max}")
     _holds(state.finals_bytes <= state.finals_bytes_max, "finals_bytes", f"{state.finals_bytes} are too many")
     ended = state.completed + state.dead + state.canceled
-    _holds(ended == len(finals) + state.forgotten, "counters", f"{ended} ended, {len(finals)} + {state.forgotten} kept")
+    kept = len(finals) + len(state.dead_letters) + state.forgotten
+    _holds(ended == kept, "counters", f"{ended} ended, {kept} kept or forgotten")
     _holds(state.order == len(state.tasks) + state.forgotten, "order", f"{state.order} submitted")
     for name, counter in (
         ("completed", TaskState.COMPLETED),
@@ -172,7 +234,7 @@ def _check_sums(state: State) -> None:
 def _check_waiting(desk: Desk) -> None:
     noted = {task.id for task, _ in desk.affected}
     for task in desk.state.tasks.values():
-        if task.state is not TaskState.WAITING or task.due_ns or task.id in noted:
+        if task.state is not TaskState.WAITING or task.id in noted or (task.due_ns and not task.blocked_by):
             continue
         alive = sum(1 for other in task.after if task.id in desk.state.dependents.get(other, ()))
         _that(bool(task.blocked_by), task, "waits for nothing")
@@ -181,19 +243,22 @@ def _check_waiting(desk: Desk) -> None:
 
 def _check_timers(desk: Desk) -> None:
     state, timers = desk.state, desk.timers
+    noted = {task.id for task, _ in desk.affected}
     expected: dict[str, int] = {}
     for task in state.tasks.values():
-        live = [attempt.due_ns for attempt in task.attempts if attempt.live]
-        if live:
-            expected[task.id] = max(min(live), state.grace_until_ns)
-        elif task.state is TaskState.WAITING and task.due_ns:
-            expected[task.id] = task.due_ns
+        if not task.state.final and (due_ns := due_next_ns(desk, task)) is not None:
+            expected[task.id] = due_ns
     for key, due_ns in expected.items():
         at = timers.due_ns(key)
         story = story_of_task(state.tasks[key])
         _holds(at is not None, f"task {key}", f"has no timer, and is due at {due_ns}", story)
         assert at is not None
-        _holds(due_ns <= at <= due_ns + TIMER_SLACK_NS, f"task {key}", f"goes off {at - due_ns} ns late", story)
+        # A sign of progress does not move the timer: when that goes off, it is seen that there was one.
+        early = key in desk.beats_ns
+        right = at <= due_ns + TIMER_SLACK_NS and (early or due_ns <= at)
+        # Nor does the end of what a task needs, before it is followed up.
+        right |= key in noted
+        _holds(right, f"task {key}", f"goes off {at - due_ns} ns late", story)
     for worker_id, seat in desk.seats.items():
         at = timers.due_ns(WORKER_KEY + worker_id)
         _holds(at is not None, f"worker {worker_id}", "has no timer")
@@ -201,7 +266,10 @@ def _check_timers(desk: Desk) -> None:
         wait_ns = desk.limits.stale_ns if seat.attached else desk.limits.reconnect_ns
         last = max(desk.now_ns + wait_ns, state.grace_until_ns) + TIMER_SLACK_NS
         _holds(at <= last, f"worker {worker_id}", f"goes off at {at}, which is too late")
-    _holds(len(timers) == len(expected) + len(desk.seats), "timers", f"{len(timers)}: some are for nothing")
+    others = sum(1 for gate in desk.gates if timers.due_ns(gate.key) is not None)
+    others += sum(1 for name in state.schedules if timers.due_ns(SCHEDULE_KEY + name) is not None)
+    right = len(timers) - others == len(expected) + len(desk.seats)
+    _holds(right, "timers", f"{len(timers)}: some are for nothing")
 
 
 def _check_seats(desk: Desk) -> None:
@@ -213,7 +281,7 @@ def _check_seats(desk: Desk) -> None:
         _holds(seat.capabilities == offered, f"worker {worker_id}", f"sits with {seat.capabilities}, offers {offered}")
     placed = desk.strategy.placed()
     _holds(placed == rooms, "strategy", f"knows {sorted(placed ^ rooms)} wrongly")
-    for task_id in desk.progress:
+    for task_id in (*desk.progress, *desk.beats_ns):
         task = state.tasks.get(task_id)
         _holds(task is not None and not task.state.final, f"task {task_id}", "has progress and is not alive")
 

@@ -13,11 +13,25 @@ from typing import Any
 from msgspec import Struct
 
 from merit.core.allocating import allocate
-from merit.core.attempts import arm, task_due
+from merit.core.attempts import task_due
+from merit.core.dead_letters import purge_dead, retry_dead
 from merit.core.depending import follow_up, unfinished
 from merit.core.desk import Desk, Seat
+from merit.core.gates import GATE_KEY
+from merit.core.queueing import come_forward, enqueue
+from merit.core.schedules import (
+    SCHEDULE_KEY,
+    plan,
+    plan_schedule,
+    remove_schedule,
+    run_schedule,
+    schedule_due,
+    set_schedule,
+)
+from merit.core.settings import pause_queue, resume_queue, set_rule, set_tenant
 from merit.core.staffing import WORKER_KEY, attach_worker, detach_worker, take_frame, worker_due
 from merit.core.submitting import cancel_tasks, submit_tasks
+from merit.core.timing import arm
 from merit.model.commands import (
     Allocate,
     AttachWorker,
@@ -26,6 +40,16 @@ from merit.model.commands import (
     Command,
     DetachWorker,
     FollowUp,
+    PauseQueue,
+    PlanSchedule,
+    PurgeDead,
+    RemoveSchedule,
+    ResumeQueue,
+    RetryDead,
+    RunSchedule,
+    SetRule,
+    SetSchedule,
+    SetTenant,
     StartLeadership,
     SubmitTasks,
     TakeFrame,
@@ -77,17 +101,40 @@ def _start_leadership(desk: Desk, command: StartLeadership) -> None:
     # Where no worker was, none can come back: nobody who joins and dies now has to be waited for that long.
     grace_until_ns = desk.now_ns + (limits.grace_ns if state.workers else 0)
     desk.emit(
-        LeadershipStarted(command.epoch, command.holder, grace_until_ns, limits.finals_max, limits.finals_bytes_max)
+        LeadershipStarted(
+            command.epoch,
+            command.holder,
+            grace_until_ns,
+            limits.finals_max,
+            limits.finals_bytes_max,
+            limits.dead_letters_max,
+            limits.dead_letters_bytes_max,
+            limits.keys_max,
+            limits.keys_ns,
+        )
     )
+    desk.beating.update(
+        offer.name for worker in state.workers.values() for offer in worker.offers if offer.heartbeat_timeout_ns
+    )
+    for rule in state.rules.values():
+        desk.gates.set(rule, desk.now_ns)
+    for name, tenant in state.tenants.items():
+        desk.backlog.set_weight(name, tenant.terms.weight)
     for worker in state.workers.values():
         desk.seats[worker.id] = Seat(tuple(offer.name for offer in worker.offers), seen_ns=desk.now_ns)
         desk.timers.arm(WORKER_KEY + worker.id, grace_until_ns)
     for task in state.tasks.values():
         if task.state.final:
             continue
-        arm(desk, task)
-        if task.state is TaskState.WAITING and (doom := unfinished(state, task)) is not None:
+        if task.state is TaskState.PENDING:
+            enqueue(desk, task)
+        elif task.state is not TaskState.WAITING:
+            desk.gates.hold((task,), desk.now_ns)
+        elif (doom := unfinished(state, task, desk.now_ns)) is not None:
             desk.affected.append((task, doom))
+        arm(desk, task)
+    for planned in state.schedules.values():
+        plan(desk, planned)
 
 
 def _awake(desk: Desk, _command: Awake) -> None:
@@ -99,11 +146,24 @@ def _tick(desk: Desk, command: Tick) -> None:
         return
     while len(desk.events) < command.events_max and (key := desk.timers.pop_due(desk.now_ns)) is not None:
         desk.cursor = key
-        if key.startswith(WORKER_KEY):
-            worker_due(desk, key.removeprefix(WORKER_KEY))
+        for prefix, due in _DUE.items():
+            if key.startswith(prefix):
+                due(desk, key.removeprefix(prefix))
+                break
         else:
             task_due(desk, key)
 
+
+def _gate_due(desk: Desk, name: str) -> None:
+    come_forward(desk, desk.gates.due(GATE_KEY + name))
+
+
+_DUE: Mapping[str, Callable[[Desk, str], None]] = {
+    WORKER_KEY: worker_due,
+    GATE_KEY: _gate_due,
+    SCHEDULE_KEY: schedule_due,
+}
+"""By prefix of a timer's key: what is done when it goes off. All others are those of tasks."""
 
 _HANDLERS: Mapping[type[Command], Callable[[Desk, Any], None]] = {
     StartLeadership: _start_leadership,
@@ -116,4 +176,14 @@ _HANDLERS: Mapping[type[Command], Callable[[Desk, Any], None]] = {
     Tick: _tick,
     FollowUp: follow_up,
     Allocate: allocate,
+    RetryDead: retry_dead,
+    PurgeDead: purge_dead,
+    PauseQueue: pause_queue,
+    ResumeQueue: resume_queue,
+    SetRule: set_rule,
+    SetTenant: set_tenant,
+    SetSchedule: set_schedule,
+    RemoveSchedule: remove_schedule,
+    RunSchedule: run_schedule,
+    PlanSchedule: plan_schedule,
 }

@@ -6,9 +6,12 @@ from collections.abc import Iterable
 
 from merit.core.apply import Payloads, apply
 from merit.core.state import State
-from merit.model.events import AttemptAssigned, Event, TaskReleased, TaskSubmitted
+from merit.model.events import AttemptAssigned, Event, ScheduleFired, TaskReleased, TaskSubmitted
 from merit.model.tasks import Task, TaskState
 from merit.model.workers import Worker, WorkerState
+
+_ALL = 2**62
+"""Nothing of a single task is forgotten."""
 
 
 class Recollection:
@@ -26,9 +29,16 @@ class Recollection:
         """One event of one of the tasks; its ``TaskSubmitted`` has to come first."""
         name: str = event.task  # type: ignore[attr-defined]  # only events of tasks are given
         if isinstance(event, TaskSubmitted):
-            self._states[name] = State(finals_max=2**62, finals_bytes_max=2**62)
+            self._states[name] = State(
+                finals_max=_ALL,
+                finals_bytes_max=_ALL,
+                dead_letters_max=_ALL,
+                dead_letters_bytes_max=_ALL,
+                keys_max=_ALL,
+                keys_ns=_ALL,
+            )
         state = self._states.get(name)
-        if state is None:
+        if state is None or isinstance(event, ScheduleFired):
             return
         if isinstance(event, AttemptAssigned) and event.worker not in state.workers:
             state.workers[event.worker] = Worker(event.worker, "", "", (), 1, (), 0, WorkerState.ACTIVE, {})

@@ -14,7 +14,7 @@ from merit.model.events import (
 )
 from merit.model.frames import AttemptRef
 from merit.model.limits import CAPABILITIES_MAX, SECOND_NS
-from merit.model.tasks import AttemptState, Failure
+from merit.model.tasks import AttemptState, Failure, Progress
 from merit.model.workers import Worker, WorkerState
 
 WORKER_KEY = "worker/"
@@ -45,10 +45,27 @@ def attach_worker(desk: Desk, command: AttachWorker) -> None:
     if worker is None or not resumed or worker.offers != hello.offers:
         _join(desk, command, worker)
     names = tuple(offer.name for offer in hello.offers)
-    desk.seats[hello.worker] = Seat(names, hello.session, True, command.credits, 0, desk.now_ns)
+    desk.beating.update(offer.name for offer in hello.offers if offer.heartbeat_timeout_ns)
+    _unstaff(desk, hello.worker)
+    desk.seats[hello.worker] = Seat(names, hello.session, True, command.credits, 0, desk.now_ns, desk.now_ns)
+    if state.workers[hello.worker].state is WorkerState.ACTIVE:
+        for name in names:
+            desk.staff.setdefault(name, {})[hello.worker] = None
     _reconcile(desk, state.workers[hello.worker], hello.held)
     desk.timers.arm(WORKER_KEY + hello.worker, desk.now_ns + desk.limits.stale_ns)
     rate(desk, hello.worker)
+
+
+def _unstaff(desk: Desk, worker_id: str) -> None:
+    """The worker takes nothing more, for now at least. A task that would rather have gone to it than to one that has
+    failed the task need not wait for it."""
+    seat = desk.seats.get(worker_id)
+    for capability in seat.capabilities if seat is not None else ():
+        others = desk.staff.get(capability)
+        if others is not None and others.pop(worker_id, 0) is None:
+            desk.ready[capability] = None
+            if not others:
+                del desk.staff[capability]
 
 
 def _join(desk: Desk, command: AttachWorker, worker: Worker | None) -> None:
@@ -91,11 +108,23 @@ def take_frame(desk: Desk, command: TakeFrame) -> None:
         take_returned(desk, worker, ref)
     for note in command.progress:
         if worker.attempts.get(note.task) == note.number:
-            desk.progress[note.task] = note
+            take_note(desk, note)
     seat.granted = max(seat.granted, command.credits)
     if command.draining and worker.state is WorkerState.ACTIVE:
         desk.emit(WorkerDraining(worker.id))
+        _unstaff(desk, worker.id)
     rate(desk, worker.id)
+
+
+def take_note(desk: Desk, note: Progress) -> None:
+    """A live attempt shows a sign of progress."""
+    if note.task in desk.beats_ns:
+        # Not back from the end of the grace, from which on it is counted.
+        desk.beats_ns[note.task] = max(desk.beats_ns[note.task], desk.now_ns)
+    before = desk.progress.get(note.task)
+    if note.fraction < 0 and before is not None and before.number == note.number:
+        note = Progress(note.task, note.number, before.fraction, note.message or before.message)
+    desk.progress[note.task] = note
 
 
 def detach_worker(desk: Desk, command: DetachWorker) -> None:
@@ -104,6 +133,7 @@ def detach_worker(desk: Desk, command: DetachWorker) -> None:
     seat = desk.seats.get(command.worker)
     if worker is None or seat is None or worker.boot != command.boot or seat.session != command.session:
         return
+    _unstaff(desk, worker.id)
     seat.attached = False
     desk.strategy.remove(worker.id)
     if command.bye:
@@ -121,6 +151,7 @@ def _leave(desk: Desk, worker: Worker, *, lost: bool, reason: str) -> None:
     desk.emit(WorkerLeft(worker.id, lost, reason))
     desk.strategy.remove(worker.id)
     desk.timers.disarm(WORKER_KEY + worker.id)
+    _unstaff(desk, worker.id)
     seat = desk.seats.pop(worker.id, None)
     if seat is not None and seat.attached:
         desk.effects.append(CloseWorker(worker.id, worker.boot, seat.session, reason))

@@ -3,83 +3,32 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
 
 from msgspec import Struct, field
 
-from merit.model.tasks import Priority, Task, TaskState
+from merit.model.rules import Rule, RuleKind, TenantTerms
+from merit.model.schedules import Planned
+from merit.model.tasks import Task
 from merit.model.workers import Offer, Worker
 
-_PENDING = TaskState.PENDING
-_CLASSES = len(Priority)
+
+class Tenant(Struct):
+    """A tenant that has tasks which are not final, or settings of its own."""
+
+    terms: TenantTerms
+    live: int = 0
 
 
-class Queue:
-    """The pending tasks of one capability: a lane per priority, first come first served within.
+class KeyEntry(Struct, array_like=True, gc=False):
+    """The task that an idempotency key stands for. ``content``: digest of what was asked."""
 
-    A task that leaves from the middle (canceled) stays in its lane as a stale entry until it is met or until stale
-    entries are half of the lane; so every operation costs the same however many wait.
-    """
-
-    __slots__ = ("_lanes", "_stale", "size")
-
-    def __init__(self) -> None:
-        self._lanes: list[deque[Task] | None] = [None] * _CLASSES
-        self._stale = 0
-        self.size = 0
-
-    def push(self, task: Task, *, front: bool) -> None:
-        lane = self._lanes[task.priority - 1]
-        if lane is None:
-            lane = self._lanes[task.priority - 1] = deque()
-        if front:
-            lane.appendleft(task)
-        else:
-            lane.append(task)
-        self.size += 1
-
-    def head(self) -> Task | None:
-        """The task that goes next, left where it is."""
-        for lane in reversed(self._lanes):
-            while lane:
-                task = lane[0]
-                if task.state is _PENDING:
-                    return task
-                lane.popleft()
-                self._stale -= 1
-        return None
-
-    def take(self, task: Task) -> None:
-        """Remove the head."""
-        lane = self._lanes[task.priority - 1]
-        # A replay takes without having asked for the head.
-        while lane and lane[0].state is not _PENDING:
-            lane.popleft()
-            self._stale -= 1
-        if not lane or lane[0] is not task:
-            raise LookupError(f"task {task.id} is not at the head of its lane")
-        lane.popleft()
-        self.size -= 1
-
-    def drop(self, gone: Task) -> None:
-        """``gone``, wherever it is in here, is about to be no longer pending."""
-        self.size -= 1
-        self._stale += 1
-        if self._stale > 64 and self._stale > self.size:
-            for lane in filter(None, self._lanes):
-                kept = [task for task in lane if task.state is _PENDING and task is not gone]
-                lane.clear()
-                lane.extend(kept)
-            self._stale = 0
-
-    def lanes(self) -> Iterator[list[str]]:
-        """The ids that wait, lowest priority first; stale entries left out."""
-        for lane in self._lanes:
-            yield [task.id for task in lane if task.state is _PENDING] if lane else []
+    task: str
+    content: bytes
+    until_ns: int
 
 
 class State(Struct):
-    """All of it. ``queues``, ``dependents`` and ``live_bytes`` follow from the tasks (queues: but for their order)."""
+    """All of it. ``dependents``, ``live_bytes`` and the counts by tenant follow from the tasks."""
 
     sequence: int = 0
     """Of the last event applied."""
@@ -99,13 +48,28 @@ class State(Struct):
     finals_bytes: int = 0
     forgotten: int = 0
     """Final tasks that are no longer in ``tasks``; the journal has them."""
-    queues: dict[str, Queue] = field(default_factory=dict)
     dependents: dict[str, dict[str, Task]] = field(default_factory=dict)
     """By task: the waiting ones that need it completed, by their ids."""
     workers: dict[str, Worker] = field(default_factory=dict)
     offers: dict[str, Offer] = field(default_factory=dict)
     """By capability: as it was offered last."""
     live_bytes: int = 0
+    dead_letters_max: int = 0
+    dead_letters_bytes_max: int = 0
+    dead_letters: dict[str, Task] = field(default_factory=dict)
+    """Dead tasks that nobody has retried or purged, oldest first. Not among ``finals``."""
+    dead_letters_bytes: int = 0
+    keys_max: int = 0
+    keys_ns: int = 0
+    keys: dict[tuple[str, str], KeyEntry] = field(default_factory=dict)
+    """By tenant and idempotency key, oldest first."""
+    keys_forgotten: int = 0
+    """Keys that are no longer here; the journal has them."""
+    tenants: dict[str, Tenant] = field(default_factory=dict)
+    paused: dict[str, str] = field(default_factory=dict)
+    """By capability of which nothing is given out: why."""
+    rules: dict[tuple[RuleKind, str], Rule] = field(default_factory=dict)
+    schedules: dict[str, Planned] = field(default_factory=dict)
 
     def needed(self, task: Task) -> list[Task]:
         """Of what ``task`` needs, what is kept here. A task that came under such an id later than ``task`` itself is
@@ -116,4 +80,4 @@ class State(Struct):
     @property
     def live(self) -> int:
         """Tasks that are not final."""
-        return len(self.tasks) - len(self.finals)
+        return len(self.tasks) - len(self.finals) - len(self.dead_letters)

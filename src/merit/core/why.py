@@ -2,67 +2,120 @@
 
 from __future__ import annotations
 
-from collections.abc import Set as AbstractSet
+from datetime import UTC, datetime
 
-from merit.core.state import State
+from merit.core.backlog import CapabilityQueue
+from merit.core.desk import Desk
+from merit.core.gates import Gate
+from merit.core.retrying import failed_by
 from merit.model.limits import SECOND_NS
+from merit.model.rules import RuleKind
 from merit.model.tasks import Task, TaskState
 from merit.model.workers import WorkerState
 
 _NAMED_MAX = 3
+_LIMITED_BY = {
+    RuleKind.CAPABILITY: "capability {name}",
+    RuleKind.TENANT: "tenant {name}",
+    RuleKind.KEY: "each key of capability {name}",
+}
 
 
-def why(state: State, attached: AbstractSet[str], task: Task) -> str:
-    """The reason for a task's state.
-
-    Args:
-        state: of the cell.
-        attached: workers that have a stream now.
-        task: the one asked about.
-    """
+def why(desk: Desk, task: Task) -> str:
+    """The reason for a task's state; for one that waits, what it waits for."""
     if task.state.final:
-        return task.failure.message if task.failure else f"it is {task.state.name}"
+        ended = task.failure.message if task.failure else f"it is {task.state.name}"
+        return f"{ended}; tried again as {task.successor}" if task.successor else ended
     if task.state is TaskState.WAITING:
-        return _waiting(state, task)
+        return _waiting(desk, task)
     if task.state is TaskState.PENDING:
-        return _pending(state, attached, task)
+        return _pending(desk, task)
     attempt = task.attempts[-1]
     doing = "runs" if task.state is TaskState.RUNNING else "is with the worker"
-    away = "" if attempt.worker in attached else ", which is disconnected at the moment"
+    seat = desk.seats.get(attempt.worker)
+    away = "" if seat is not None and seat.attached else ", which is disconnected at the moment"
     return f"attempt {attempt.number} {doing} on {attempt.worker}{away}"
 
 
-def _waiting(state: State, task: Task) -> str:
+def _waiting(desk: Desk, task: Task) -> str:
+    state = desk.state
+    until = f"until {_clock(task.due_ns)}, {_wait_s(desk, task.due_ns)}"
     if task.blocked_by:
+        despite = task.terms is not None and task.terms.despite_dead
         needed = [
             other.id
             for name in task.after
-            if (other := state.tasks.get(name)) is not None and other.state is not TaskState.COMPLETED
+            if (other := state.tasks.get(name)) is not None
+            and not (other.state.final if despite else other.state is TaskState.COMPLETED)
         ]
         more = f" and {len(needed) - _NAMED_MAX} more" if len(needed) > _NAMED_MAX else ""
-        return f"it needs {', '.join(needed[:_NAMED_MAX])}{more} to be completed first"
+        delayed = f", and is delayed {until}" if task.due_ns > desk.now_ns else ""
+        return (
+            f"it needs {', '.join(needed[:_NAMED_MAX])}{more} to be {'over' if despite else 'completed'} first{delayed}"
+        )
+    if not task.attempts:
+        return f"it is delayed {until}"
     last = task.attempts[-1]
     failure = f": {last.failure.message}" if last.failure else ""
     wait_s = (task.due_ns - last.ended_ns) / SECOND_NS
     return f"attempt {last.number} {last.state.name}{failure}; it is tried again {wait_s:.1f} s after that"
 
 
-def _pending(state: State, attached: AbstractSet[str], task: Task) -> str:
+def _pending(desk: Desk, task: Task) -> str:
+    state, capability = desk.state, task.capability
+    if capability in state.paused:
+        reason = f": {state.paused[capability]}" if state.paused[capability] else ""
+        return f"the queue of {capability} is paused{reason}; resume it with: merit queue resume {capability}"
     able = [
         worker
         for worker in state.workers.values()
-        if worker.id in attached and any(offer.name == task.capability for offer in worker.offers)
+        if desk.seats[worker.id].attached and any(offer.name == capability for offer in worker.offers)
     ]
     if not able:
-        known = task.capability in state.offers
+        known = capability in state.offers
         return (
-            f"no connected worker offers {task.capability}"
+            f"no connected worker offers {capability}"
             + (" now, though one did before" if known else "")
-            + f"; start one: merit worker MODULE with a capability named {task.capability}"
+            + f"; start one: merit worker MODULE with a capability named {capability}"
         )
+    for gate in desk.gates.over(task, desk.now_ns):
+        if gate.closed(desk.now_ns):
+            return _limited(gate)
     active = [worker for worker in able if worker.state is WorkerState.ACTIVE]
     if not active:
-        return f"every worker that offers {task.capability} is draining"
-    before = state.queues[task.capability].size - 1
-    ahead = f"; {before:,} others wait for {task.capability} with it" if before else ""
-    return f"all {len(active)} workers that offer {task.capability} are busy{ahead}"
+        return f"every worker that offers {capability} is draining"
+    failed = failed_by(task) & {worker.id for worker in active}
+    if failed & desk.strategy.placed() and len(failed) < len(active):
+        return f"it waits for a worker that has not failed it; {', '.join(sorted(failed)[:_NAMED_MAX])} did"
+    queue = desk.backlog.queues.get(capability)
+    before = _before(queue, task) if queue is not None else 0
+    workers = f"all {len(active)} workers that offer {capability} are" if len(active) > 1 else f"{active[0].id} is"
+    return f"{workers} busy; about {before:,} go before it" if before else f"{workers} busy; it is next"
+
+
+def _limited(gate: Gate) -> str:
+    rule = gate.rule
+    what = _LIMITED_BY[rule.kind].format(name=rule.name)
+    if rule.concurrency and len(gate.holders) >= rule.concurrency:
+        return f"the limit of {rule.concurrency:,} at a time for {what} is reached"
+    return f"the limit of {rule.rate_millihz / 1_000:g} a second for {what} is reached"
+
+
+def _before(queue: CapabilityQueue, task: Task) -> int:
+    """About how many of the same capability go before the task, without counting them: of its own tenant those that
+    came before it and are still there at most, and of each other tenant as many."""
+    flow = queue.flows.get(task.tenant)
+    lane = next(iter(flow.lanes.values()), None) if flow is not None else None
+    head = lane.head() if lane is not None else None
+    if flow is None or head is None:
+        return 0
+    own = max(0, min(flow.size - 1, task.order - head.order))
+    return own + sum(min(other.size, own + 1) for other in queue.flows.values() if other is not flow)
+
+
+def _clock(time_ns: int) -> str:
+    return datetime.fromtimestamp(time_ns / SECOND_NS, UTC).isoformat(timespec="seconds")
+
+
+def _wait_s(desk: Desk, time_ns: int) -> str:
+    return f"in {max(0, time_ns - desk.now_ns) / SECOND_NS:.0f} s"

@@ -8,6 +8,7 @@ from typing import Final
 
 import grpc
 
+from merit.gateway.identity import TENANT
 from merit.model.limits import PAYLOAD_BYTES_MAX
 from merit.ports.blobs import BlobCorrupt, BlobMissing, Blobs, BlobTooLarge, BlobUnavailable
 from merit.wire.v1 import tasks_pb2, tasks_pb2_grpc
@@ -15,11 +16,14 @@ from merit.wire.v1 import tasks_pb2, tasks_pb2_grpc
 CHUNK_BYTES: Final = 1024 * 1024
 UPLOADS_BYTES_MAX: Final = 512 * 1024 * 1024
 """What all uploads that are under way hold in memory together; one more has to come again later."""
-TENANT: Final = "default"
 
 
 class BlobsService(tasks_pb2_grpc.BlobsServicer):
-    """Puts are durable when they answer."""
+    """Puts are durable when they answer.
+
+    The contents of all tenants are in one place as long as there are no identities: a worker serves all of them, and
+    does not know whose task it does. Who knows the digest of a content has had it, or was told it by who had it.
+    """
 
     def __init__(self, blobs: Blobs) -> None:
         self._blobs = blobs

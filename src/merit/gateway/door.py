@@ -6,11 +6,14 @@ notices.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import ParamSpec
 
+from merit.gateway.fields import BadField, check_digest, check_name, check_range, check_text
 from merit.gateway.json_check import BadJson, check_json
 from merit.gateway.schemas import BadSchema, Schemas
+from merit.gateway.terms_check import check_terms
 from merit.model.frames import ClientFrame, Hello, WorkerFrame
 from merit.model.ids import is_task_id
 from merit.model.limits import (
@@ -22,22 +25,23 @@ from merit.model.limits import (
     FAILURE_DETAIL_LENGTH_MAX,
     FAILURE_MESSAGE_LENGTH_MAX,
     HELLO_BYTES_MAX,
+    LOG_LINES_MAX,
     NAME_LENGTH_MAX,
     PAYLOAD_INLINE_BYTES_MAX,
     RUN_TIMEOUT_NS_MAX,
     SCHEMA_BYTES_MAX,
     SUBMIT_TASKS_MAX,
     TAGS_MAX,
+    TIMEOUT_NS_MAX,
     TRAIL_BYTES_MAX,
 )
-from merit.model.tasks import Refusal, TaskSpec
+from merit.model.tasks import Progress, Refusal, TaskSpec, Terms
 from merit.model.workers import Offer
 from merit.session.link import ProtocolViolation
 
 LoadBlob = Callable[[str], bytes]
 """The blob with this digest; raises ``LookupError`` when there is none."""
 
-_HEX_DIGEST_LENGTH = 64
 _BATCH_REASON_LENGTH_MAX = 200
 
 Checked = ParamSpec("Checked")
@@ -49,17 +53,21 @@ class Door:
     Args:
         offers: by capability, as offered last: its input schema binds submitters.
         load_blob: for parameters that came by digest.
+        clock: Unix time in nanoseconds.
     """
 
-    def __init__(self, offers: Mapping[str, Offer], load_blob: LoadBlob) -> None:
+    def __init__(
+        self, offers: Mapping[str, Offer], load_blob: LoadBlob, clock: Callable[[], int] = time.time_ns
+    ) -> None:
         self._offers = offers
         self._load_blob = load_blob
+        self._clock = clock
         self._schemas = Schemas()
 
     def client_frame(self, frame: ClientFrame) -> list[Refusal]:
         """Take what cannot pass out of the frame; the refusals for it."""
         if frame.hello is not None:
-            _check_name("hello.client_id", frame.hello.client)
+            _violates(check_name, "hello.client_id", frame.hello.client)
         refusals: list[Refusal] = []
         if frame.tasks:
             check = self._refusal
@@ -75,6 +83,8 @@ class Door:
             frame.groups = [group for group in frame.groups if self._group_passes(group, refusals)]
         frame.watch = _ids_only(frame.watch, "watch", refusals)
         frame.cancels = _ids_only(frame.cancels, "cancels", refusals)
+        if frame.follow:
+            frame.follow = _ids_only(frame.follow, "follow", refusals)
         return refusals
 
     def _group_passes(self, group: list[TaskSpec], refusals: list[Refusal]) -> bool:
@@ -95,55 +105,90 @@ class Door:
     def _refusal(self, spec: TaskSpec) -> Refusal | None:
         try:
             self._check_spec(spec)
-        except _Refused as refused:
+        except BadField as refused:
             return Refusal(spec.id[:NAME_LENGTH_MAX], "invalid", refused.field, refused.reason)
         return None
 
+    def template(self, spec: TaskSpec) -> None:
+        """Check a task that a schedule makes: as any other, but for what each of its tasks has of its own.
+
+        Raises:
+            BadField: for the first field that cannot be.
+        """
+        terms = spec.terms or Terms()
+        for field, given in (
+            ("id", spec.id),
+            ("after", spec.after),
+            ("terms.inputs", terms.inputs),
+            ("terms.idempotency_key", terms.idempotency_key),
+            ("terms.not_before_ns", terms.not_before_ns),
+            ("terms.deadline_ns", terms.deadline_ns),
+        ):
+            if given:
+                reason = "must be left out: each task that the schedule makes would have the same"
+                raise BadField(f"schedule.template.{field}", reason)
+        try:
+            self._check_content(spec)
+        except BadField as refused:
+            raise BadField(f"schedule.template.{refused.field}", refused.reason) from None
+
     def _check_spec(self, spec: TaskSpec) -> None:
         if not is_task_id(spec.id):
-            raise _Refused("id", "must be a UUID version 7 in lower case")
-        _check_text("capability", spec.capability, 1, NAME_LENGTH_MAX)
+            raise BadField("id", "must be a UUID version 7 in lower case")
+        self._check_content(spec)
+
+    def _check_content(self, spec: TaskSpec) -> None:
+        check_text("capability", spec.capability, 1, NAME_LENGTH_MAX)
         if not 0 < spec.run_timeout_ns <= RUN_TIMEOUT_NS_MAX:
-            raise _Refused("run_timeout_ns", f"{spec.run_timeout_ns} is not above 0 and at most a year")
+            raise BadField("run_timeout_ns", f"{spec.run_timeout_ns} is not above 0 and at most a year")
+        if not 0 < spec.timeout_ns <= TIMEOUT_NS_MAX:
+            raise BadField("timeout_ns", f"{spec.timeout_ns} is not above 0 and at most ten years")
         if not 0 < spec.attempts_max <= ATTEMPTS_MAX:
-            raise _Refused("attempts_max", f"{spec.attempts_max} is not between 1 and {ATTEMPTS_MAX}")
+            raise BadField("attempts_max", f"{spec.attempts_max} is not between 1 and {ATTEMPTS_MAX}")
         if spec.description:
-            _check_text("description", spec.description, 0, DESCRIPTION_LENGTH_MAX)
+            check_text("description", spec.description, 0, DESCRIPTION_LENGTH_MAX)
         if spec.after:
             if len(spec.after) > DEPENDENCIES_MAX:
-                raise _Refused("after", f"{len(spec.after):,} tasks; {DEPENDENCIES_MAX:,} at most")
+                raise BadField("after", f"{len(spec.after):,} tasks; {DEPENDENCIES_MAX:,} at most")
             if len(set(spec.after)) != len(spec.after):
-                raise _Refused("after", "names a task twice")
+                raise BadField("after", "names a task twice")
             for needed in spec.after:
                 if not is_task_id(needed):
-                    raise _Refused("after", f"{needed[:NAME_LENGTH_MAX]!r} is no task id")
+                    raise BadField("after", f"{needed[:NAME_LENGTH_MAX]!r} is no task id")
+        if spec.terms is not None:
+            check_terms(spec, spec.terms, self._clock())
         self._check_parameters(spec)
 
     def _check_parameters(self, spec: TaskSpec) -> None:
         data = spec.parameters
         if spec.parameters_blob:
             if data:
-                raise _Refused("parameters", "must be empty when parameters_blob is given")
-            _check_digest("parameters_blob", spec.parameters_blob)
+                raise BadField("parameters", "must be empty when parameters_blob is given")
+            check_digest("parameters_blob", spec.parameters_blob)
             try:
                 data = self._load_blob(spec.parameters_blob)
             except LookupError:
-                raise _Refused("parameters_blob", "is not in the blob store; put it there first") from None
+                raise BadField("parameters_blob", "is not in the blob store; put it there first") from None
         elif len(data) > PAYLOAD_INLINE_BYTES_MAX:
             reason = f"{len(data):,} bytes; above {PAYLOAD_INLINE_BYTES_MAX:,} put them into the blob store"
-            raise _Refused("parameters", reason)
+            raise BadField("parameters", reason)
         try:
             value = check_json(data)
         except BadJson as error:
-            raise _Refused("parameters", str(error)) from None
+            raise BadField("parameters", str(error)) from None
         if not isinstance(value, dict):
-            raise _Refused("parameters", f"must be a JSON object, not {type(value).__name__}")
+            raise BadField("parameters", f"must be a JSON object, not {type(value).__name__}")
+        if spec.terms is not None and spec.terms.inputs:
+            for name, _ in spec.terms.inputs:
+                if name in value:
+                    raise BadField("terms.inputs", f"{name!r} is in parameters too; leave it out of one of them")
+            return  # the parameters are not complete before the results are in: the worker checks them then
         offer = self._offers.get(spec.capability)
         if offer is not None and offer.input_schema:
             problem = self._schemas.problem(offer.input_schema, value)
             if problem is not None:
                 where, why = problem
-                raise _Refused(f"parameters.{where}" if where else "parameters", why)
+                raise BadField(f"parameters.{where}" if where else "parameters", why)
 
     def worker_frame(self, frame: WorkerFrame) -> None:
         """Check a worker's frame.
@@ -167,7 +212,7 @@ class Door:
                 except BadJson as error:
                     raise ProtocolViolation(f"reports.result: of task {report.task} {error}") from None
             elif report.result_blob:
-                _violates(_check_digest, "reports.result_blob", report.result_blob)
+                _violates(check_digest, "reports.result_blob", report.result_blob)
             elif report.failure is None:
                 raise ProtocolViolation(f"reports.result: task {report.task} is reported completed without a result")
             if report.trail:
@@ -182,8 +227,7 @@ class Door:
                     f"{FAILURE_MESSAGE_LENGTH_MAX:,} and {FAILURE_DETAIL_LENGTH_MAX:,} characters"
                 )
         for note in frame.progress:
-            if not 0 <= note.fraction <= 1 or len(note.message) > DESCRIPTION_LENGTH_MAX:
-                raise ProtocolViolation(f"progress: of task {note.task}: a fraction of 0 to 1 and a short message")
+            _check_progress(note)
 
     def _check_trail(self, trail: bytes) -> None:
         if len(trail) > TRAIL_BYTES_MAX:
@@ -200,8 +244,8 @@ class Door:
             raise ProtocolViolation(str(violation), permanent=True) from None
 
     def _check_hello_fields(self, hello: Hello) -> None:
-        _violates(_check_text, "hello.worker_id", hello.worker, 1, NAME_LENGTH_MAX)
-        _violates(_check_text, "hello.boot_id", hello.boot, 1, NAME_LENGTH_MAX)
+        _violates(check_text, "hello.worker_id", hello.worker, 1, NAME_LENGTH_MAX)
+        _violates(check_text, "hello.boot_id", hello.boot, 1, NAME_LENGTH_MAX)
         if hello.session < 1:
             raise ProtocolViolation("hello.session: must be 1 or more")
         if not 1 <= hello.concurrency <= CONCURRENCY_MAX:
@@ -220,8 +264,8 @@ class Door:
             )
         names: set[str] = set()
         for offer in hello.offers:
-            _violates(_check_text, "hello.capabilities.name", offer.name, 1, NAME_LENGTH_MAX)
-            _violates(_check_text, "hello.capabilities.version", offer.version, 1, NAME_LENGTH_MAX)
+            _violates(check_text, "hello.capabilities.name", offer.name, 1, NAME_LENGTH_MAX)
+            _violates(check_text, "hello.capabilities.version", offer.version, 1, NAME_LENGTH_MAX)
             if offer.name in names:
                 raise ProtocolViolation(f"hello.capabilities: {offer.name} stands twice")
             names.add(offer.name)
@@ -231,6 +275,13 @@ class Door:
                     f"{FAILURE_DETAIL_LENGTH_MAX:,} at most"
                 )
             _check_tags("hello.capabilities.tags", offer.tags)
+            _violates(
+                check_range,
+                f"hello.capabilities.heartbeat_timeout_ns of {offer.name}",
+                offer.heartbeat_timeout_ns,
+                0,
+                RUN_TIMEOUT_NS_MAX,
+            )
             for field, schema in (("input_schema", offer.input_schema), ("output_schema", offer.output_schema)):
                 self._check_schema(f"hello.capabilities.{field} of {offer.name}", schema)
 
@@ -244,18 +295,14 @@ class Door:
                 raise ProtocolViolation(f"{field}: {error}") from None
 
 
-class _Refused(Exception):
-    def __init__(self, field: str, reason: str) -> None:
-        self.field = field
-        self.reason = reason
-        super().__init__(f"{field}: {reason}")
-
-
-def _check_text(field: str, text: str, length_min: int, length_max: int) -> None:
-    if not length_min <= len(text) <= length_max:
-        raise _Refused(field, f"has {len(text):,} characters; {length_min} to {length_max:,} are allowed")
-    if not text.isprintable() and any(ord(char) < 32 and char not in "\n\t" for char in text):
-        raise _Refused(field, "has control characters")
+def _check_progress(note: Progress) -> None:
+    if not (0 <= note.fraction <= 1 or note.fraction == -1) or len(note.message) > DESCRIPTION_LENGTH_MAX:
+        raise ProtocolViolation(f"progress: of task {note.task}: a fraction of 0 to 1, or -1, and a short message")
+    if len(note.log) > LOG_LINES_MAX or any(len(line) > FAILURE_DETAIL_LENGTH_MAX for line in note.log):
+        raise ProtocolViolation(
+            f"progress.log: of task {note.task}: {LOG_LINES_MAX} lines "
+            f"of {FAILURE_DETAIL_LENGTH_MAX:,} characters at most"
+        )
 
 
 def _check_tags(field: str, tags: tuple[str, ...]) -> None:
@@ -263,19 +310,10 @@ def _check_tags(field: str, tags: tuple[str, ...]) -> None:
         raise ProtocolViolation(f"{field}: {TAGS_MAX} tags of {NAME_LENGTH_MAX} characters at most")
 
 
-def _check_digest(field: str, digest: str) -> None:
-    if len(digest) != _HEX_DIGEST_LENGTH or not set(digest) <= set("0123456789abcdef"):
-        raise _Refused(field, "must be a SHA-256 digest in lower-case hexadecimal")
-
-
-def _check_name(field: str, name: str) -> None:
-    _violates(_check_text, field, name, 1, NAME_LENGTH_MAX)
-
-
 def _violates(check: Callable[Checked, None], *args: Checked.args, **kwargs: Checked.kwargs) -> None:
     try:
         check(*args, **kwargs)
-    except _Refused as refused:
+    except BadField as refused:
         raise ProtocolViolation(str(refused)) from None
 
 

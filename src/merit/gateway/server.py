@@ -10,10 +10,24 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from merit.gateway.blobs_service import BlobsService
+from merit.gateway.dead_letters_service import DeadLettersService
+from merit.gateway.queues_service import QueuesService
+from merit.gateway.schedules_service import SchedulesService
 from merit.gateway.streams import WorkersService
 from merit.gateway.tasks_service import TasksService
 from merit.model.limits import MESSAGE_BYTES_MAX
-from merit.wire.v1 import tasks_pb2, tasks_pb2_grpc, worker_pb2, worker_pb2_grpc
+from merit.wire.v1 import (
+    dead_letters_pb2,
+    dead_letters_pb2_grpc,
+    queues_pb2,
+    queues_pb2_grpc,
+    schedules_pb2,
+    schedules_pb2_grpc,
+    tasks_pb2,
+    tasks_pb2_grpc,
+    worker_pb2,
+    worker_pb2_grpc,
+)
 
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
@@ -54,20 +68,29 @@ def check_address(address: str) -> None:
 class GrpcServer:
     """Serves the given services on an address."""
 
-    def __init__(self, address: str, workers: WorkersService, tasks: TasksService, blobs: BlobsService) -> None:
+    def __init__(
+        self,
+        address: str,
+        workers: WorkersService,
+        tasks: TasksService,
+        blobs: BlobsService,
+        queues: QueuesService,
+        dead_letters: DeadLettersService,
+        schedules: SchedulesService,
+    ) -> None:
         check_address(address)
         self._address = address
         self._server = grpc.aio.server(options=_OPTIONS)
         worker_pb2_grpc.add_WorkersServicer_to_server(workers, self._server)
         tasks_pb2_grpc.add_TasksServicer_to_server(tasks, self._server)
         tasks_pb2_grpc.add_BlobsServicer_to_server(blobs, self._server)
+        queues_pb2_grpc.add_QueuesServicer_to_server(queues, self._server)
+        dead_letters_pb2_grpc.add_DeadLettersServicer_to_server(dead_letters, self._server)
+        schedules_pb2_grpc.add_SchedulesServicer_to_server(schedules, self._server)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = [
-            worker_pb2.DESCRIPTOR.services_by_name["Workers"].full_name,
-            tasks_pb2.DESCRIPTOR.services_by_name["Tasks"].full_name,
-            tasks_pb2.DESCRIPTOR.services_by_name["Blobs"].full_name,
-        ]
+        files = (worker_pb2, tasks_pb2, queues_pb2, dead_letters_pb2, schedules_pb2)
+        names = [service.full_name for file in files for service in file.DESCRIPTOR.services_by_name.values()]
         self._names = names
         reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
 

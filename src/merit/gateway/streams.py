@@ -11,6 +11,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from merit.gateway.door import Door
+from merit.gateway.identity import claimed_tenant
 from merit.model.frames import CellFrame, ClientFrame, ServerFrame
 from merit.ports.cell import Cell, CellStopped
 from merit.session.cell_end import CellEnd
@@ -132,7 +133,11 @@ async def converse_with_client(
     cell: Cell, door: Door, context: grpc.aio.ServicerContext[tasks_pb2.ClientFrame, tasks_pb2.ServerFrame]
 ) -> None:
     """One stream of one client, from its hello to its end."""
-    end = ServerEnd()
+    try:
+        end = ServerEnd(tenant=claimed_tenant(context))
+    except ValueError as error:
+        await context.write(encode_server_frame(ServerFrame(refused=str(error), permanent=True)))
+        return
     sender: _Sender[ServerFrame] = _Sender(encode_server_frame)
 
     def take(message: tasks_pb2.ClientFrame) -> Any:

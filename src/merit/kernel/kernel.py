@@ -13,8 +13,10 @@ from collections import deque
 
 from merit.core.codec import encode_event
 from merit.core.machine import Decision, Machine
-from merit.kernel.outgoing import Outgoing
+from merit.core.state import KeyEntry
 from merit.kernel.quarantine import Quarantine, Stopped
+from merit.kernel.recalling import Recall, keep_keys, without_recalled
+from merit.kernel.release import Release
 from merit.kernel.waiting import (
     Answer,
     Attached,
@@ -41,7 +43,12 @@ from merit.model.commands import (
     TakeFrame,
     Tick,
 )
-from merit.model.effects import CloseWorker, Effect, SendAssignment, SendCancel, TellSettled
+from merit.model.effects import (
+    CloseWorker,
+    TellKnown,
+    TellSettled,
+    WorkOutTimes,
+)
 from merit.model.frames import (
     CellFrame,
     ClientFrame,
@@ -51,16 +58,16 @@ from merit.model.frames import (
     Settled,
     Welcome,
     WorkerFrame,
-    settled,
 )
 from merit.model.record import Record, Tail, record_hash, seal
-from merit.model.tasks import Refusal
+from merit.model.tasks import Refusal, TaskSpec
 from merit.session.cell_end import CellEnd
 from merit.session.server_end import ServerEnd
 
 TENANT = "default"
+"""Whose the workers are, and what the cell says to itself is about."""
 PRINCIPAL = "local"
-"""Whom everybody is, as long as there are no identities and the server listens on loopback only."""
+"""Who everybody is, as long as there are no identities and the server listens on loopback only."""
 _SYSTEM = "cell"
 
 
@@ -95,19 +102,18 @@ class Kernel:
         self._bytes = 0
         self._workers: dict[str, CellEnd] = {}
         """By worker: the stream on which it speaks."""
-        self._streams: dict[str, CellEnd] = {}
-        """By worker: the stream on which it is spoken to. Follows ``_workers`` when that is durable."""
-        self.watchers = Watchers()
-        self._out = Outgoing()
-        self._parked: dict[ServerEnd, list[FromClient]] = {}
-        """Clients that may have submitted something before, and all that they say until that is known."""
-        self._answers: list[Answer] = []
-        self._lookups: list[Lookup] = []
+        self._release = Release(machine)
+        self._recall = Recall()
         self._ticket = 0
         self.offer(StartLeadership(TENANT, _SYSTEM, self.epoch, holder))
         if quarantine.tasks:
             reason = "it stopped the cell; see the quarantine file beside the journal"
             self.offer(CancelTasks(TENANT, _SYSTEM, list(quarantine.tasks), reason))
+
+    @property
+    def watchers(self) -> Watchers:
+        """Who waits for which task."""
+        return self._release.watchers
 
     # What comes in
 
@@ -126,14 +132,12 @@ class Kernel:
             return
         if end.take(frame) or not frame.sequence:  # one without a sequence has no content, and yet is a sign of life
             self._waiting.append(FromWorker(end, frame))
-        self._out.dirty[end] = None
+        self._release.out.dirty[end] = None
 
     def worker_gone(self, end: CellEnd) -> None:
         """A worker's stream has ended, whoever ended it."""
         end.closing = True
-        self._out.drop(end)
-        if end.hello is not None and self._streams.get(end.hello.worker) is end:
-            del self._streams[end.hello.worker]
+        self._release.gone(end)
         self._waiting.append(Gone(end))
 
     def client_frame(self, end: ServerEnd, frame: ClientFrame, refusals: list[Refusal]) -> None:
@@ -146,12 +150,13 @@ class Kernel:
             return
         if end.take(frame):
             self._waiting.append(FromClient(end, frame, refusals))
-        self._out.dirty[end] = None
+        self._release.out.dirty[end] = None
 
     def client_gone(self, end: ServerEnd) -> None:
         """A client's stream has ended; nobody is told of its tasks any more, which go on."""
         end.closing = True
-        self._out.drop(end)
+        self._release.out.drop(end)
+        self._release.followers.gone(end)
 
     def offer(self, command: Command) -> int:
         """Take a command that came on no stream; the ticket under which ``answers`` will have what came of it."""
@@ -164,27 +169,27 @@ class Kernel:
         self._now_ns = max(self._now_ns, now_ns)
         self._handle(Awake(TENANT, _SYSTEM))
 
-    def found(self, lookup: Lookup, outcomes: list[Settled]) -> None:
-        """What a ``Lookup`` came to: the outcomes of those of its tasks that are final."""
+    def found(
+        self, lookup: Lookup, outcomes: list[Settled], keys: dict[tuple[str, str], KeyEntry] | None = None
+    ) -> None:
+        """What a ``Lookup`` came to: the outcomes of those of its tasks that are final, and what its keys stand for."""
         end = lookup.end
-        known = {outcome.task: outcome for outcome in outcomes}
         if lookup.again:
-            first, *others = self._parked.pop(end)
-            looked = first.known | {task_id: known.get(task_id) for task_id in lookup.tasks}
-            self._waiting.extendleft(reversed([FromClient(end, first.frame, first.refusals, looked), *others]))
+            self._waiting.extendleft(reversed(self._recall.found(lookup, outcomes, keys or {})))
             return
+        known = {outcome.task: outcome for outcome in outcomes}
         for task_id in lookup.tasks:
             if task_id in known:
                 end.outcome(known[task_id])
             else:
-                end.refusal(Refusal(task_id, "not_found", "watch", "no such task in this cell's journal"))
+                end.refusal(_not_here(task_id))
         if not end.closing:
-            self._out.dirty[end] = None
+            self._release.out.dirty[end] = None
 
     def not_found_out(self, lookup: Lookup, reason: str) -> None:
         """The journal could not be read: end the client's stream, so that it asks again on another one."""
-        self._parked.pop(lookup.end, None)
-        self._close(lookup.end, reason)
+        self._recall.drop(lookup.end)
+        self._release.close(lookup.end, reason)
 
     # The batch
 
@@ -268,6 +273,8 @@ class Kernel:
             raise Stopped(self.machine.cursor, error) from error
         self._events += events
         self._bytes += sum(map(len, events))
+        if self._release.followers:
+            self._batch.updates += self._release.followers.steps(self.machine, decision.events)
         return decision
 
     def _from_worker(self, end: CellEnd, frame: WorkerFrame) -> None:
@@ -298,6 +305,11 @@ class Kernel:
             )
         )
         self._batch.acks.append((end, frame.sequence))
+        if self._release.followers and (worker := self.machine.state.workers.get(hello.worker)) is not None:
+            for note in frame.progress:
+                # Of attempts that it has, and has not ended in this very frame.
+                if worker.attempts.get(note.task) == note.number:
+                    self._batch.updates += self._release.followers.tell(self.machine, note.task, note)
         if frame.bye:
             self._handle(DetachWorker(TENANT, hello.worker, hello.worker, hello.boot, hello.session, True))
             if self._workers.get(hello.worker) is end:
@@ -322,50 +334,53 @@ class Kernel:
 
     def _from_client(self, item: FromClient) -> None:
         end, frame = item.end, item.frame
-        if self._parks(item):
+        if waits := self._recall.park(item, self.machine.state):
+            if isinstance(waits, Lookup):
+                self._batch.lookups.append(waits)
             return
+        keep_keys(item, self.machine.state)
         if frame.hello is not None:
             end.welcome(ClientWelcome(self.cell, self.epoch))
         refusals = list(item.refusals)
         submits = [(frame.tasks, False)] if frame.tasks else []
         submits += [(group, True) for group in frame.groups]
-        if item.known:
-            known = {task_id: outcome for task_id, outcome in item.known.items() if outcome is not None}
-            self._batch.told += [(end, outcome) for outcome in known.values()]
-            submits = [([spec for spec in specs if spec.id not in known], atomic) for specs, atomic in submits]
+        self._batch.told += [(end, outcome) for outcome in item.known.values() if outcome is not None]
         for described, atomic in submits:
-            tasks = described
-            if self._quarantine:
-                tasks, set_aside = self._quarantine.without(described, atomic=atomic)
-                refusals += set_aside
-            refused = self._handle(SubmitTasks(TENANT, PRINCIPAL, tasks, atomic))
-            refusals += refused
-            names = {refusal.task for refusal in refused} if refused else ()
-            self._batch.watches.append((end, [spec.id for spec in tasks if spec.id not in names]))
+            refusals += self._submit(item, described, atomic=atomic)
         if frame.cancels:
             # A cancel that comes too late is no news to a client that will hear the outcome anyway.
-            refused = self._handle(CancelTasks(TENANT, PRINCIPAL, frame.cancels))
+            refused = self._handle(CancelTasks(end.tenant, PRINCIPAL, frame.cancels))
             refusals += [refusal for refusal in refused if refusal.code == "not_found"]
         if frame.watch:
             self._take_watch(end, frame.watch)
+        for task_id in frame.follow:
+            task = self.machine.state.tasks.get(task_id)
+            # Of one that is not here its outcome tells all there is.
+            if task is not None and task.tenant == end.tenant:
+                self._batch.updates.append((end, self._release.followers.follow(self.machine, task, end)))
         if refusals:
             self._batch.refusals.append((end, refusals))
         self._batch.acks.append((end, frame.sequence))
 
-    def _parks(self, item: FromClient) -> bool:
-        """Whether what a client says has to wait until the journal has told if its tasks are new."""
-        end, state = item.end, self.machine.state
-        if end in self._parked:
-            self._parked[end].append(item)
-            return True
-        if not state.forgotten or not item.frame.again:
-            return False
-        # Also after looking: what was there then may have been forgotten while the journal was read.
-        doubtful = [name for name in item.frame.again if name not in state.tasks and name not in item.known]
-        if doubtful:
-            self._parked[end] = [item]
-            self._batch.lookups.append(Lookup(end, doubtful, again=True))
-        return bool(doubtful)
+    def _submit(self, item: FromClient, described: list[TaskSpec], *, atomic: bool) -> list[Refusal]:
+        end, tasks = item.end, described
+        refusals: list[Refusal] = []
+        if item.known or item.keys:
+            tasks, known, refusals = without_recalled(item, tasks, atomic=atomic)
+            self._batch.known += [(end, *pair) for pair in known]
+        if self._quarantine:
+            tasks, set_aside = self._quarantine.without(tasks, atomic=atomic)
+            refusals += set_aside
+        decision = self._decide(SubmitTasks(end.tenant, PRINCIPAL, tasks, atomic))
+        names = {refusal.task for refusal in decision.refusals}
+        for effect in decision.effects:
+            if type(effect) is TellKnown:
+                names.add(effect.task)
+                self._batch.known.append((end, effect.task, effect.known))
+            else:
+                self._batch.effects.append(effect)
+        self._batch.watches.append((end, [spec.id for spec in tasks if spec.id not in names]))
+        return refusals + decision.refusals
 
     def _take_watch(self, end: ServerEnd, ids: list[str]) -> None:
         known: list[str] = []
@@ -374,6 +389,9 @@ class Kernel:
             task = self.machine.state.tasks.get(task_id)
             if task is None:
                 unknown.append(task_id)
+                continue
+            if task.tenant != end.tenant:
+                self._batch.refusals.append((end, [_not_here(task_id)]))
                 continue
             known.append(task_id)
             if task.state.final:
@@ -388,104 +406,33 @@ class Kernel:
         """The journal is durable up to ``sequence``: let out what waited for it."""
         self.durable = max(self.durable, sequence)
         while self._batches and self._batches[0].last <= self.durable:
-            self._release(self._batches.popleft())
-
-    def _release(self, batch: Batch) -> None:
-        dirty = self._out.dirty
-        for end, sequence in batch.acks:
-            end.durable(sequence)
-            if not end.closing:
-                dirty[end] = None
-        for client, refusals in batch.refusals:
-            for refusal in refusals:
-                client.refusal(refusal)
-        for client, outcome in batch.told:
-            client.outcome(outcome)
-        for client, tasks in batch.watches:
-            if not client.closing:
-                for task_id in tasks:
-                    self.watchers.add(task_id, client)
-        self._carry_out(batch.effects)
-        self._answers += batch.answers
-        self._lookups += batch.lookups
-
-    def _carry_out(self, effects: list[Effect | Attached | Closed]) -> None:
-        dirty, streams = self._out.dirty, self._streams
-        for effect in effects:
-            if type(effect) is SendAssignment:
-                worker = streams.get(effect.worker)
-                if worker is not None:
-                    worker.assign(effect.assignment)
-                    dirty[worker] = None
-            elif type(effect) is TellSettled:
-                self._tell(effect.task)
-            elif type(effect) is SendCancel:
-                worker = streams.get(effect.worker)
-                if worker is not None:
-                    worker.cancel(effect.attempt)
-                    dirty[worker] = None
-            elif type(effect) is Attached:
-                self._open(effect)
-            elif type(effect) is CloseWorker:
-                self._close_worker(effect)
-            elif type(effect) is Closed:
-                self._close(effect.end, effect.reason)
-
-    def _tell(self, task_id: str) -> None:
-        task = self.machine.state.tasks.get(task_id)
-        # Forgotten, and submitted again since: there will be news of it later.
-        if task is not None and not task.state.final:
-            return
-        for end in self.watchers.take(task_id):
-            if task is None:
-                self._lookups.append(Lookup(end, [task_id]))
-                continue
-            end.outcome(settled(task))
-            self._out.dirty[end] = None
-
-    def _open(self, attached: Attached) -> None:
-        end = attached.end
-        assert end.hello is not None
-        name = end.hello.worker
-        before = self._streams.pop(name, None)
-        if before is not None and not before.closing and before.hello is not None:
-            same = before.hello.boot == end.hello.boot
-            newer = "it opened a newer stream" if same else "another process has its name; give each its own"
-            # Not for good: it may be the other one that is dead, and its hello that was long on its way.
-            self._close(before, f"superseded: worker {name}: {newer}")
-        if end.closing:
-            # It has gone while its coming became durable. The stream before it is over all the same.
-            return
-        self._streams[name] = end
-        end.welcome(attached.welcome)
-        self._out.dirty[end] = None
-
-    def _close_worker(self, effect: CloseWorker) -> None:
-        end = self._streams.get(effect.worker)
-        if end is None or end.hello is None:
-            return
-        if (end.hello.boot, end.hello.session) == (effect.boot, effect.session):
-            self._close(end, effect.reason)
-
-    def _close(self, end: End, reason: str) -> None:
-        end.refuse(reason)
-        self._out.dirty[end] = None
+            self._release.release(self._batches.popleft())
 
     def outgoing(self, *, acks: bool = True) -> list[tuple[End, CellFrame | ServerFrame]]:
         """The frames that can be sent now; see ``Outgoing.frames``."""
-        return self._out.frames(acks=acks)
+        return self._release.out.frames(acks=acks)
 
     @property
     def owes(self) -> bool:
         """Whether there are acknowledgements that ``outgoing`` has put off."""
-        return self._out.owes
+        return self._release.out.owes
 
     def answers(self) -> list[Answer]:
         """Answers to offered commands, since the last call."""
-        answers, self._answers = self._answers, []
+        answers, self._release.answers = self._release.answers, []
         return answers
+
+    def times(self) -> list[WorkOutTimes]:
+        """Schedules whose next times have to be worked out, since the last call; ``PlanSchedule`` is the answer."""
+        times, self._release.times = self._release.times, []
+        return times
 
     def lookups(self) -> list[Lookup]:
         """Questions that only the journal can answer, since the last call."""
-        lookups, self._lookups = self._lookups, []
+        lookups, self._release.lookups = self._release.lookups, []
         return lookups
+
+
+def _not_here(task_id: str) -> Refusal:
+    """The same for a task that never was and for one that is another tenant's."""
+    return Refusal(task_id, "not_found", "watch", "no such task in this cell's journal")

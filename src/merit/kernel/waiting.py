@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from msgspec import Struct, field
 
+from merit.core.state import KeyEntry
 from merit.model.commands import Command
 from merit.model.effects import Effect
-from merit.model.frames import ClientFrame, Settled, Welcome, WorkerFrame
+from merit.model.frames import ClientFrame, Settled, Update, Welcome, WorkerFrame
 from merit.model.tasks import Refusal
 from merit.session.cell_end import CellEnd
 from merit.session.server_end import ServerEnd
@@ -23,12 +24,14 @@ class FromClient(Struct, frozen=True):
     """A client's frame, and what the door did not let through of it.
 
     ``known``: by id, what looking into the journal has brought of its tasks; None: there is nothing of that one.
+    ``keys``: the same by tenant and idempotency key.
     """
 
     end: ServerEnd
     frame: ClientFrame
     refusals: list[Refusal]
     known: dict[str, Settled | None] = {}
+    keys: dict[tuple[str, str], KeyEntry | None] = {}
 
 
 class Gone(Struct, frozen=True):
@@ -68,12 +71,14 @@ class Answer(Struct, frozen=True):
 class Lookup(Struct, frozen=True):
     """A client names tasks that the cell has forgotten, if it ever had them: the shell looks into the journal.
 
-    ``again``: it submits them, perhaps not for the first time, and everything it says waits for the answer.
+    ``again``: it submits them, perhaps not for the first time, and everything it says waits for the answer. ``keys``:
+    pairs of tenant and idempotency key that it submits tasks with.
     """
 
     end: ServerEnd
     tasks: list[str]
     again: bool = False
+    keys: list[tuple[str, str]] = []
 
 
 End = CellEnd | ServerEnd
@@ -90,5 +95,9 @@ class Batch(Struct):
     lookups: list[Lookup] = field(default_factory=list)
     told: list[tuple[ServerEnd, Settled]] = field(default_factory=list)
     """Outcomes that the journal had already."""
+    known: list[tuple[ServerEnd, str, str]] = field(default_factory=list)
+    """Submits that are other tasks by their idempotency keys."""
+    updates: list[tuple[ServerEnd, Update]] = field(default_factory=list)
+    """Whom to tell of which steps, as they were when they were taken: what has come since may not be durable yet."""
     watches: list[tuple[ServerEnd, list[str]]] = field(default_factory=list)
     """Whom to tell of which tasks from here on. Not before, or an outcome could be told before its submit is durable."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from hashlib import sha256
+from collections.abc import Callable
 from typing import Any
 
 from merit.allocation.least_loaded import LeastLoaded
@@ -11,19 +11,24 @@ from merit.app.restore import restore
 from merit.core.codec import FOLD_VERSION, decode_event, encode_state, state_digest
 from merit.core.invariants import InvariantBroken, check, check_allocated
 from merit.core.machine import Machine
-from merit.core.recollect import Recollection
 from merit.core.state import State
 from merit.kernel.kernel import Kernel
 from merit.kernel.quarantine import Quarantine, Stopped
 from merit.kernel.waiting import End, Lookup
-from merit.lab.ledger import Ledger, Violation
+from merit.lab.errands import search, times_of
+from merit.lab.habits import KEYS
+from merit.lab.ledger import Ledger
 from merit.lab.network import Network, Stream
+from merit.lab.violation import Violation
 from merit.lab.witness import Witness
 from merit.lab.world import World
-from merit.model.events import AttemptAssigned, Event
-from merit.model.frames import settled
+from merit.model.commands import Command, PlanSchedule
+from merit.model.effects import WorkOutTimes
+from merit.model.events import AttemptAssigned, AttemptFailed, Event
+from merit.model.frames import WorkerFrame
 from merit.model.limits import MILLISECOND_NS, SECOND_NS, Limits
 from merit.model.record import Record
+from merit.model.tasks import AttemptState, Refusal
 from merit.ports.journal import Fenced, JournalUnavailable, OutcomeUnknown
 from merit.session.cell_end import CellEnd
 from merit.session.link import ProtocolViolation
@@ -40,10 +45,17 @@ def limits_of(world: World) -> Limits:
     """Small bounds and short times, so that all of them are met."""
     return Limits(
         live_tasks_max=1_000 if world.rng.random() < 0.9 else 12,
+        tenant_live_max=1_000 if world.rng.random() < 0.9 else 6,
+        capability_pending_max=1_000 if world.rng.random() < 0.9 else 5,
         finals_max=100_000 if world.rng.random() < 0.7 else 5,
+        dead_letters_max=100_000 if world.rng.random() < 0.8 else 3,
+        keys_max=100_000 if world.rng.random() < 0.7 else KEYS,  # a frame may not have more of them
+        keys_ns=24 * 3_600 * SECOND_NS if world.rng.random() < 0.7 else 300 * MILLISECOND_NS,
+        ageing_ns=300 * SECOND_NS if world.rng.random() < 0.7 else 150 * MILLISECOND_NS,
         grace_ns=800 * MILLISECOND_NS,
         reconnect_ns=400 * MILLISECOND_NS,
         stale_ns=3 * SECOND_NS,
+        awake_ns=300 * MILLISECOND_NS,
         beat_ns=500 * MILLISECOND_NS,
         backoff_ns=30 * MILLISECOND_NS,
         backoff_ns_max=500 * MILLISECOND_NS,
@@ -61,15 +73,20 @@ class SimulatedCell:
         self._network = network
         self.disk = MemoryDisk(CELL)
         self.snapshots = MemorySnapshots()
-        self.ledger = Ledger()
+        self.limits = limits_of(world)
+        self.ledger = Ledger(self.limits.ageing_ns)
         self.assigned_on: dict[tuple[str, int], Stream] = {}
         """By attempt: the stream that its worker was attached by when it was assigned."""
         self.acknowledged: set[str] = set()
         """Tasks that some client was told are taken."""
         self._witness = Witness(self.ledger)
-        self._limits = limits_of(world)
         self._deferred = world.rng.random() < 0.4
         self._streams: dict[End, Stream] = {}
+        self._answers: dict[int, Callable[[list[Refusal]], None]] = {}
+        self._acknowledges = False
+        """Whether what could wait is going to be said soon."""
+        self._heard_ns: dict[tuple[str, int], int] = {}
+        """By attempt: when word of its progress came last."""
         self._kernel: Kernel | None = None
         self._journal = MemoryJournal(self.disk)
         self._pending: deque[PendingAppend] = deque()
@@ -101,6 +118,7 @@ class SimulatedCell:
         """Lead, read the journal, go on."""
         world = self._world
         self._lives += 1
+        self.ledger.quiet_ns = (0, 0)
         self._deferred = self._deferred if world.rng.random() < 0.8 else not self._deferred
         self._journal = MemoryJournal(self.disk, deferred=self._deferred)
         tail = self._journal.lead(f"holder-{self._lives}", world.now_ns)
@@ -113,7 +131,7 @@ class SimulatedCell:
             world.coverage["restart"] += 1
         self._same(state)
         self._kernel = Kernel(
-            CELL, Machine(state, LeastLoaded(), self._limits), tail, f"holder-{self._lives}", Quarantine()
+            CELL, Machine(state, LeastLoaded(), self.limits), tail, f"holder-{self._lives}", Quarantine()
         )
         self._wake(0)
 
@@ -127,6 +145,8 @@ class SimulatedCell:
         self._journal.crash()
         self._kernel = None
         self._pending.clear()
+        self._answers.clear()
+        self._acknowledges = False
         self._step_at_ns = 0
         self._catch_up()
         streams, self._streams = self._streams, {}
@@ -153,6 +173,19 @@ class SimulatedCell:
         lost = self.acknowledged - live - self.ledger.settled.keys()
         if lost:
             raise Violation("acknowledged", min(lost), "was acknowledged, and is neither alive nor final")
+        self._same_letters(state)
+
+    def _same_letters(self, state: State) -> None:
+        """The dead letters are those that died and that nobody has closed, with all that happened to them."""
+        ledger = self.ledger
+        letters = ledger.terms_book.letters
+        if list(state.dead_letters) != list(letters):
+            wrong = sorted(set(state.dead_letters) ^ set(letters))
+            raise Violation("dead letters", wrong[0] if wrong else "", f"are {list(state.dead_letters)} of {letters}")
+        for task in state.dead_letters.values():
+            reasons = [attempt.failure for attempt in task.attempts if attempt.state is not AttemptState.RETURNED]
+            if task.failure is None or None in reasons or len(task.attempts) != ledger.attempts.get(task.id, 0):
+                raise Violation("dead letters", task.id, f"says too little: {task.failure}, attempts {reasons}")
 
     # What comes in
 
@@ -186,7 +219,19 @@ class SimulatedCell:
             return
         if fresh:
             stream.promised.append(frame)
+            if isinstance(frame, WorkerFrame):
+                for note in frame.progress:
+                    self._heard_ns[note.task, note.number] = self._world.now_ns
         self._wake(self._world.between(0, 2))
+
+    def command(self, command: Command, answered: Callable[[list[Refusal]], None]) -> bool:
+        """Somebody gives a command, and hears what was refused of it once the rest is durable, if this process lives
+        so long; whether anybody was there to take it."""
+        if self._kernel is None:
+            return False
+        self._answers[self._kernel.offer(command)] = answered
+        self._wake(self._world.between(0, 2))
+        return True
 
     # The loop
 
@@ -198,10 +243,12 @@ class SimulatedCell:
 
     def _step(self, life: int, at_ns: int) -> None:
         kernel, world = self._kernel, self._world
-        if self._step_at_ns == at_ns:
-            self._step_at_ns = 0
-        if kernel is None or life != self._lives or len(self._pending) >= PENDING_MAX:
+        if kernel is None or life != self._lives or self._step_at_ns != at_ns:
+            return  # it was woken earlier since
+        self._step_at_ns = 0
+        if len(self._pending) >= PENDING_MAX:
             return
+        self._nap(kernel)
         try:
             record = kernel.step(self._clock())
         except Stopped as stopped:
@@ -219,12 +266,34 @@ class SimulatedCell:
             self._look(kernel)
             self._sleep(kernel)
 
+    def _nap(self, kernel: Kernel) -> None:
+        """The whole process was stopped for a while, and its shell has noticed."""
+        world = self._world
+        if world.chance(world.weather.nap, "process sleeps"):
+            self._clock_offset_ns += world.between(1_000, 6_000)
+            kernel.awake(self._clock())
+            until_ns = kernel.machine.quiet_until_ns
+            self.ledger.quiet_ns = (until_ns - self.limits.awake_ns, until_ns)
+
     def _note_decided(self, kernel: Kernel, events: list[Event]) -> None:
         for event in events:
             if type(event) is AttemptAssigned:
                 end = kernel._workers.get(event.worker)
                 if end is not None and end in self._streams:
                     self.assigned_on[event.task, event.number] = self._streams[end]
+            elif type(event) is AttemptFailed and event.failure.kind == "heartbeat":
+                self._check_silent(event)
+
+    def _check_silent(self, event: AttemptFailed) -> None:
+        """Who was heard of just now is not silent; but what has come may not have been looked at in a busy world, and
+        a clock that jumps takes everybody by surprise."""
+        world = self._world
+        world.coverage["attempt fell silent"] += 1
+        heard_ns = self._heard_ns.get((event.task, event.number), 0)
+        calm = not self._clock_offset_ns and not self._clock_stands_until_ns and not self._deferred
+        if calm and self.limits.batch_items_max > 8 and world.now_ns - heard_ns < 50 * MILLISECOND_NS:
+            message = f"attempt {event.number} was called silent {world.now_ns - heard_ns} ns after it was heard of"
+            raise Violation("heartbeat", event.task, message)
 
     def _append(self, kernel: Kernel, record: Record) -> bool:
         """Whether the cell lives on."""
@@ -292,7 +361,8 @@ class SimulatedCell:
     def _flush(self, kernel: Kernel, *, acks: bool = True) -> bool:
         """Let out what may go out; whether the cell lives on."""
         frames = kernel.outgoing(acks=acks)
-        if kernel.owes:
+        if kernel.owes and not self._acknowledges:
+            self._acknowledges = True
             self._world.coverage["acknowledgement put off"] += 1
             self._world.after(20 * MILLISECOND_NS, "acknowledges", self._acknowledge, self._lives)
         for end, frame in frames:
@@ -306,7 +376,13 @@ class SimulatedCell:
             if frame.refused:
                 self._world.coverage["stream refused"] += 1
                 self._network.hang_up(stream, by_cell=True)
-        kernel.answers()
+        for answer in kernel.answers():
+            answered = self._answers.pop(answer.ticket, None)
+            if answered is not None:
+                answered(answer.refusals)
+        for wanted in kernel.times():
+            self._world.coverage["times worked out"] += 1
+            self._world.after(self._world.between(0.1, 20), "times worked out", self._plan, wanted, self._lives)
         for lookup in kernel.lookups():
             self._world.coverage["lookup"] += 1
             self._world.after(self._world.between(0.1, 20), "lookup answered", self._answer, lookup, self._lives)
@@ -314,22 +390,37 @@ class SimulatedCell:
 
     def _acknowledge(self, life: int) -> None:
         if self._kernel is not None and life == self._lives:
+            self._acknowledges = False
             self._flush(self._kernel)
 
     def _answer(self, lookup: Lookup, life: int) -> None:
         if self._kernel is None or life != self._lives:
             return
-        recollection = Recollection()
-        names = set(lookup.tasks)
-        for record in self._journal.read():
-            payloads = {sha256(payload).digest(): payload for payload in record.payloads}
-            for event in map(decode_event, record.events):
-                if getattr(event, "task", "") in names:
-                    recollection.take(event, payloads, record.time_ns)
+        if self._world.chance(self._world.weather.lookup_fault, "lookup fails"):
+            self._kernel.not_found_out(lookup, "the journal could not be searched")
+            self._flush(self._kernel)
+            self._wake(0)
+            return
+        outcomes, keys = search(self._journal, lookup)
         if lookup.again:
             self._world.coverage["submitted again, looked up"] += 1
-        self._kernel.found(lookup, [settled(task) for task in recollection.tasks() if task.state.final])
+        if lookup.keys:
+            self._world.coverage["key looked up"] += 1
+        self._kernel.found(lookup, outcomes, keys)
         self._flush(self._kernel)
+        self._wake(0)
+
+    def _plan(self, wanted: WorkOutTimes, life: int) -> None:
+        """What the library that knows cron expressions would say; here they are numbers of milliseconds."""
+        kernel, schedule = self._kernel, wanted.schedule
+        if kernel is None or life != self._lives:
+            return
+        times_ns = times_of(schedule, wanted.after_ns, self._clock())
+        kernel.offer(
+            PlanSchedule(
+                schedule.tenant, "scheduler", schedule.name, schedule.cron, schedule.zone, wanted.after_ns, times_ns
+            )
+        )
         self._wake(0)
 
     def _sleep(self, kernel: Kernel) -> None:
@@ -359,7 +450,7 @@ class SimulatedCell:
         """Cheap checks of what must hold between any two steps."""
         machine = kernel.machine
         tasks = machine.state.tasks
-        if self._world.rng.random() < 0.05:
+        if self._world.rng.random() < 0.03:
             self._check_all(kernel)
             if self._world.rng.random() < 0.5:
                 self.snapshots.save(
@@ -376,7 +467,7 @@ class SimulatedCell:
         for end in self._streams:
             if end.closing or end.hello is None:
                 continue
-            if isinstance(end, ServerEnd) and end in kernel._parked:
+            if isinstance(end, ServerEnd) and end in kernel._recall._parked:
                 continue  # the journal is searched for what it submits again
             if isinstance(end, CellEnd) and kernel._workers.get(end.hello.worker) is not end:
                 continue  # it said goodbye: nothing more that it says counts
@@ -403,6 +494,6 @@ class SimulatedCell:
                 raise Violation("bounded", worker.id, f"has live attempts of no task: {worker.attempts}")
 
 
-def new_end(*, worker: bool) -> End:
-    """What the cell's shell makes when a stream is opened."""
-    return CellEnd() if worker else ServerEnd()
+def new_end(tenant: str = "") -> End:
+    """What the cell's shell makes when a stream is opened: by a client of a tenant, or by a worker."""
+    return ServerEnd(tenant=tenant) if tenant else CellEnd()

@@ -6,6 +6,7 @@ with the product's own ``apply``, so that a state can be compared with the fold 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
@@ -15,12 +16,17 @@ from merit.core.codec import decode_event
 from merit.core.lifecycles import IllegalTransition
 from merit.core.state import State
 from merit.core.story import story
+from merit.lab.queue_book import QueueBook
+from merit.lab.terms_book import TermsBook
+from merit.lab.violation import Violation
 from merit.model.events import (
     AttemptAssigned,
     AttemptFailed,
     AttemptReturned,
+    DeadLetterClosed,
     Event,
     LeadershipStarted,
+    ScheduleFired,
     TaskCanceled,
     TaskCompleted,
     TaskDied,
@@ -31,19 +37,10 @@ from merit.model.events import (
 from merit.model.frames import Settled, settled
 from merit.model.limits import SECOND_NS
 from merit.model.record import JournalCorrupt, Record, Tail, verify
-from merit.model.tasks import AttemptState, TaskState
+from merit.model.tasks import AttemptState, Failure, TaskState
 
 Holder = tuple[int, str, str]
 """Number of an attempt, and the worker and boot that have it."""
-
-
-class Violation(Exception):
-    """The product broke a promise: ``check`` names it, ``about`` is the id of the task or worker, if it is about one."""
-
-    def __init__(self, check: str, about: str, message: str) -> None:
-        super().__init__(message)
-        self.check = check
-        self.about = about
 
 
 def result_of(task: str, number: int, worker: str, boot: str) -> bytes:
@@ -54,7 +51,9 @@ def result_of(task: str, number: int, worker: str, boot: str) -> bytes:
 class Ledger:
     """See the module. Everything in it is durable."""
 
-    def __init__(self) -> None:
+    def __init__(self, ageing_ns: int) -> None:
+        self.queue_book = QueueBook(self, ageing_ns)
+        self.terms_book = TermsBook(self)
         self.tail = Tail()
         self.state = State()
         self.events: list[tuple[int, int, Event]] = []
@@ -65,13 +64,14 @@ class Ledger:
         """By task: its live attempt."""
         self.attempts: dict[str, int] = {}
         """By task: how many there have been."""
-        self._counted: dict[str, int] = {}
+        self.counted: dict[str, int] = {}
+        """Without those that were handed back."""
         self.boots: dict[str, str] = {}
         """By worker that is there: its boot."""
-        self._hopeless: set[str] = set()
-        """Tasks whose last attempt failed for good, by its own word."""
-        self._places: dict[str, int] = {}
+        self.quiet_ns = (0, 0)
+        """From when to when nothing times out, since the process had been asleep; not in the journal."""
         self._grace_until_ns = 0
+        self._epoch = 0
 
     def take(self, record: Record, events: Sequence[Event] | None = None) -> None:
         """Read the next durable record; ``events`` are its decoded events, if the caller has them.
@@ -86,6 +86,8 @@ class Ledger:
         payloads = {sha256(payload).digest(): payload for payload in record.payloads}
         for event in events or map(decode_event, record.events):
             self.events.append((self.state.sequence + 1, record.time_ns, event))
+            self.queue_book.take(event, record.time_ns)
+            self.terms_book.take(event, record.time_ns)
             check = _BOOKS.get(type(event))
             if check is not None:
                 check(self, event, payloads, record.time_ns)
@@ -96,10 +98,37 @@ class Ledger:
                 raise Violation("replay", _about(event), f"the journal cannot be folded: {error!r}") from error
             if task is not None:
                 self.settled[task.id] = settled(task)
+        self.terms_book.record_over(record.time_ns, led=record.epoch == self._epoch)
+        self._epoch = record.epoch
 
     def unsettled(self) -> list[str]:
         """The submitted tasks that are not final."""
         return [task for task in self.submitted if task not in self.settled]
+
+    def met(self) -> Counter[str]:
+        """What has happened in this world that does not happen in every one, and how often."""
+        found = Counter(self.queue_book.reached)
+        for _, _, event in self.events:
+            match event:
+                case TaskDied(failure=failure):
+                    found[f"died: {_why(failure)}"] += 1
+                case AttemptFailed():
+                    found[f"attempt ended: {event.state.name}"] += 1
+                case ScheduleFired(task=""):
+                    found[f"schedule passed over: {_passed_over(event.why)}"] += 1
+                case ScheduleFired():
+                    found["schedule made a task"] += 1
+                case DeadLetterClosed():
+                    found["dead letter tried again" if event.successor else "dead letter purged"] += 1
+                case TaskCompleted() if self.submitted[event.task].terms is not None:
+                    terms = self.submitted[event.task].terms
+                    assert terms is not None
+                    found["completed with inputs"] += bool(terms.inputs)
+                    found["completed after a delay"] += bool(terms.not_before_ns)
+                    found["completed under a key"] += bool(terms.key)
+                case _:
+                    pass
+        return found
 
     def story_of(self, about: str) -> list[str]:
         """The journal's events about one task or worker, a line each."""
@@ -115,7 +144,6 @@ class Ledger:
     def _task_submitted(self, event: TaskSubmitted, _payloads: Mapping[bytes, bytes], _now_ns: int) -> None:
         if event.task in self.submitted:
             raise Violation("one task", event.task, "was taken in twice")
-        self._places[event.task] = len(self.submitted)
         self.submitted[event.task] = event
 
     def _attempt_assigned(self, event: AttemptAssigned, _payloads: Mapping[bytes, bytes], _now_ns: int) -> None:
@@ -123,54 +151,36 @@ class Ledger:
         if task not in self.submitted or task in self.settled or task in self.live:
             raise Violation("lifecycle", task, f"was assigned while {self._how(task)}")
         spec = self.submitted[task]
-        waits = [
-            name for name in spec.after if name not in self.settled or self.settled[name].state != TaskState.COMPLETED
-        ]
-        if waits:
-            raise Violation("dependencies", task, f"was assigned before {waits[0]} was completed")
+        self._check_needed(task, spec)
         if event.number != self.attempts.get(task, 0) + 1:
             raise Violation("attempts", task, f"attempt {event.number} after {self.attempts.get(task, 0)}")
         self.attempts[task] = event.number
-        self._counted[task] = self._counted.get(task, 0) + 1
-        if self._counted[task] > spec.attempts_max:
+        self.counted[task] = self.counted.get(task, 0) + 1
+        if self.counted[task] > spec.attempts_max:
             raise Violation("attempts", task, f"attempt {event.number}, though {spec.attempts_max} are the most")
-        self._check_turn(event)
+        self.terms_book.check_start(task)
         if event.worker not in self.boots:
             raise Violation("lifecycle", task, f"was assigned to {event.worker}, who is not there")
         self.live[task] = (event.number, event.worker, self.boots[event.worker])
 
-    def _check_turn(self, event: AttemptAssigned) -> None:
-        """Higher priorities go first; then what was tried before; then first come, first served
-        (but what waited for others comes when it is free)."""
-        spec = self.submitted[event.task]
-        queue = self.state.queues.get(spec.capability)
-        lanes = list(queue.lanes()) if queue is not None else []
-        if not lanes or event.task not in lanes[spec.priority - 1]:
-            raise Violation("turn", event.task, "was assigned and was not in its queue")
-        before = [other for lane in lanes[spec.priority :] for other in lane]
-        if event.number == 1:
-            place = self._places[event.task]
-            same = (other for other in lanes[spec.priority - 1] if other != event.task)
-            before += [
-                other
-                for other in same
-                if self.attempts.get(other) or (self._places[other] < place and not self.submitted[other].after)
-            ]
-        if before:
-            raise Violation("turn", event.task, f"was assigned before {before[0]}, whose turn it was")
+    def _check_needed(self, task: str, spec: TaskSubmitted) -> None:
+        despite = spec.terms is not None and spec.terms.despite_dead
+        for name in spec.after:
+            outcome = self.settled.get(name)
+            if outcome is None or (outcome.state is not TaskState.COMPLETED and not despite):
+                raise Violation("dependencies", task, f"was assigned before {name} was completed")
 
     def _attempt_over(self, event: AttemptFailed | AttemptReturned, _p: Mapping[bytes, bytes], now_ns: int) -> None:
         holder = self.live.pop(event.task, None)
         if holder is None or holder[0] != event.number:
             raise Violation("stale report", event.task, f"attempt {event.number} ended, the live one is {holder}")
         if isinstance(event, AttemptReturned):
-            self._counted[event.task] -= 1
+            self.counted[event.task] -= 1
             return
-        if event.failure.permanent:
-            self._hopeless.add(event.task)
         if event.failure.message.endswith("said goodbye"):
             raise Violation("goodbye", event.task, f"attempt {event.number}, which never began, counts as lost")
-        if event.state is AttemptState.TIMED_OUT and now_ns < self._grace_until_ns:
+        quiet = self.quiet_ns[0] <= now_ns < self.quiet_ns[1]
+        if event.state is AttemptState.TIMED_OUT and (quiet or now_ns < self._grace_until_ns):
             raise Violation("grace", event.task, f"attempt {event.number} timed out within the time of grace")
 
     def _task_completed(self, event: TaskCompleted, payloads: Mapping[bytes, bytes], _now_ns: int) -> None:
@@ -184,14 +194,8 @@ class Ledger:
         self._once(task)
 
     def _task_over(self, event: TaskDied | TaskCanceled, _payloads: Mapping[bytes, bytes], _now_ns: int) -> None:
-        task, spec = event.task, self.submitted.get(event.task)
-        self.live.pop(task, None)
-        self._once(task)
-        if spec is None or isinstance(event, TaskCanceled) or event.failure.kind == "dependency":
-            return
-        if task not in self._hopeless and self._counted.get(task, 0) < spec.attempts_max:
-            message = f"was given up after {self._counted.get(task, 0)} of {spec.attempts_max} attempts"
-            raise Violation("attempts", task, message)
+        self.live.pop(event.task, None)
+        self._once(event.task)
 
     def _once(self, task: str) -> None:
         if task not in self.submitted or task in self.settled:
@@ -236,3 +240,15 @@ _BOOKS: Mapping[type[Event], Callable[[Ledger, Any, Mapping[bytes, bytes], int],
 
 def _about(event: Event) -> str:
     return str(getattr(event, "task", getattr(event, "worker", "")))
+
+
+def _why(failure: Failure) -> str:
+    if "not safe to repeat" in failure.message:
+        return "not safe to repeat"
+    return "retry policy" if "after such are allowed" in failure.message else failure.kind
+
+
+def _passed_over(why: str) -> str:
+    if why.startswith("nobody was there"):
+        return "missed"
+    return "overlap" if why.startswith("the task before it") else "no room"

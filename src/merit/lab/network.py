@@ -6,7 +6,7 @@ from collections import deque
 from typing import Any, Protocol
 
 from merit.kernel.waiting import End
-from merit.lab.ledger import Violation
+from merit.lab.violation import Violation
 from merit.lab.world import World
 from merit.model.frames import CellFrame, ClientFrame, ServerFrame, WorkerFrame
 from merit.session.link import ProtocolViolation
@@ -65,6 +65,7 @@ class Stream:
         "broken",
         "end",
         "holed",
+        "known",
         "name",
         "peer",
         "promised",
@@ -93,6 +94,8 @@ class Stream:
         self.welcomed = False
         self.refused: set[str] = set()
         """Tasks that the cell has refused on this stream."""
+        self.known: set[str] = set()
+        """Tasks that the cell has called others, by their idempotency keys, on this stream."""
 
 
 class Network:

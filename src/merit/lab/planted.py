@@ -6,15 +6,22 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from merit.core import attempts, staffing
+from merit.core import apply, attempts, depending, retrying, schedules, staffing, timing
 from merit.core.desk import Desk, Seat
+from merit.core.gates import Gate, Gates, Parked
+from merit.core.machine import Machine
+from merit.core.state import State
+from merit.kernel.following import Followers, Told
 from merit.kernel.kernel import Kernel
+from merit.model.events import Event
 from merit.model.frames import AttemptRef, Report, WorkerFrame
 from merit.model.record import Record
+from merit.model.schedules import Planned
+from merit.model.tasks import Attempt, Task, TaskState
 from merit.model.workers import Worker
 from merit.session.cell_end import CellEnd
 from merit.session.link import Link
@@ -38,7 +45,7 @@ def acknowledge_before_durable() -> AbstractContextManager[None]:
     def step(self: Kernel, now_ns: int) -> Record | None:
         record = original(self, now_ns)
         while self._batches:
-            self._release(self._batches.popleft())
+            self._release.release(self._batches.popleft())
         return record
 
     return instead(Kernel, "step", step)
@@ -113,10 +120,119 @@ def forget_effects() -> AbstractContextManager[None]:
 def double_credit() -> AbstractContextManager[None]:
     """The credits that a worker attaches with count twice."""
 
-    def seat(names: tuple[str, ...], session: int, attached: bool, granted: int, used: int, seen_ns: int) -> Seat:
-        return Seat(names, session, attached, 2 * granted, used, seen_ns)
+    def seat(names: tuple[str, ...], session: int, attached: bool, granted: int, *rest: int) -> Seat:
+        return Seat(names, session, attached, 2 * granted, *rest)
 
     return instead(staffing, "Seat", seat)
+
+
+def limit_not_released() -> AbstractContextManager[None]:
+    """A place at a limit that was taken once is taken for ever."""
+
+    def release(_self: Gate, _task: str) -> Iterable[Parked]:
+        return ()
+
+    return instead(Gate, "release", release)
+
+
+def limit_forgotten_by_new_leader() -> AbstractContextManager[None]:
+    """What runs already is not counted by who leads from now on, nor by a new limit."""
+
+    def hold(_self: Gates, _tasks: Iterable[Task], _now_ns: int) -> None:
+        return
+
+    return instead(Gates, "hold", hold)
+
+
+def ignore_rate() -> AbstractContextManager[None]:
+    """A limit on the rate holds nobody back."""
+
+    def closed(self: Gate, _now_ns: int) -> bool:
+        return bool(self.rule.concurrency) and len(self.holders) >= self.rule.concurrency
+
+    return instead(Gate, "closed", closed)
+
+
+def retry_unsafe() -> AbstractContextManager[None]:
+    """Everything is held to be safe to repeat."""
+
+    def safe_to_repeat(*_what: object) -> bool:
+        return True
+
+    return instead(retrying, "_safe_to_repeat", safe_to_repeat)
+
+
+def ignore_retry_policy() -> AbstractContextManager[None]:
+    """Failures count in no kind, only in all together."""
+
+    def kind(_attempt: Attempt) -> str:
+        return ""
+
+    return instead(retrying, "_kind", kind)
+
+
+def forget_keys() -> AbstractContextManager[None]:
+    """A new leader knows no idempotency keys, and does not know that it does not."""
+    original = Kernel.__init__
+
+    def init(self: Kernel, cell: str, machine: Machine, *rest: Any) -> None:
+        machine.state.keys.clear()
+        original(self, cell, machine, *rest)
+
+    return instead(Kernel, "__init__", init)
+
+
+def double_fire() -> AbstractContextManager[None]:
+    """Each time of a schedule is dealt with twice."""
+    original = schedules._fire
+
+    def fire(desk: Desk, planned: Planned, at_ns: int, task_id: str) -> str:
+        original(desk, planned, at_ns, task_id)
+        return original(desk, planned, at_ns, f"{task_id} again")
+
+    return instead(schedules, "_fire", fire)
+
+
+def forget_delay() -> AbstractContextManager[None]:
+    """A task goes as soon as it has all that it needs, though its time has not come."""
+    original = timing.arm
+
+    def arm(desk: Desk, task: Task) -> None:
+        if task.state is TaskState.WAITING:
+            depending.release(desk, task)
+        else:
+            original(desk, task)
+
+    return instead(depending, "arm", arm)
+
+
+def forget_deadline() -> AbstractContextManager[None]:
+    """An attempt that has begun has its whole run time-out, whatever the deadline of its task."""
+
+    def run_due_ns(desk: Desk, task: Task) -> int:
+        return desk.now_ns + task.run_timeout_ns
+
+    return instead(attempts, "run_due_ns", run_due_ns)
+
+
+def lose_inputs() -> AbstractContextManager[None]:
+    """The result that a task waited for last is not given to it."""
+    original = apply._hand_over
+
+    def hand_over(state: State, other: Task, task: Task) -> None:
+        if task.blocked_by:
+            original(state, other, task)
+
+    return instead(apply, "_hand_over", hand_over)
+
+
+def deaf_followers() -> AbstractContextManager[None]:
+    """Who follows a task hears where it is, and then nothing any more."""
+
+    def steps(_self: Followers, _desk: Desk, _events: Iterable[Event]) -> Told:
+        return []
+
+    return instead(Followers, "steps", steps)
 
 
 PLANTS: Mapping[str, Callable[[], AbstractContextManager[Any]]] = {
@@ -127,5 +243,16 @@ PLANTS: Mapping[str, Callable[[], AbstractContextManager[Any]]] = {
     "reuse-link-sequence": reuse_link_sequence,
     "forget-effects": forget_effects,
     "double-credit": double_credit,
+    "limit-not-released": limit_not_released,
+    "limit-forgotten-by-new-leader": limit_forgotten_by_new_leader,
+    "ignore-rate": ignore_rate,
+    "retry-unsafe": retry_unsafe,
+    "ignore-retry-policy": ignore_retry_policy,
+    "forget-keys": forget_keys,
+    "double-fire": double_fire,
+    "forget-delay": forget_delay,
+    "forget-deadline": forget_deadline,
+    "lose-inputs": lose_inputs,
+    "deaf-followers": deaf_followers,
 }
 """By the name that ``merit lab simulate --plant`` takes."""

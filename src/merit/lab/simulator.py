@@ -9,11 +9,14 @@ from hashlib import sha256
 
 from msgspec import Struct, field
 
+from merit.core import schedules
 from merit.lab.cell import SimulatedCell
 from merit.lab.clients import SimulatedClient
-from merit.lab.ledger import Violation
+from merit.lab.habits import Habits
 from merit.lab.network import Network
+from merit.lab.operators import SimulatedOperator
 from merit.lab.planted import instead
+from merit.lab.violation import Violation
 from merit.lab.workers import SimulatedWorker
 from merit.lab.world import World
 from merit.model.limits import MILLISECOND_NS, SECOND_NS
@@ -80,18 +83,21 @@ class Simulation:
         self.network.cell = self.cell
         self.cell.start()
         rng = world.rng
+        habits = Habits(rng)
         self.workers = [
-            SimulatedWorker(world, self.network, self.cell, number) for number in range(rng.choice((1, 2, 3, 4)))
+            SimulatedWorker(world, self.network, self.cell, habits, number)
+            for number in range(rng.choice((1, 2, 3, 4)))
         ]
         # Somebody started one more process under a name that is taken; he sees it in the end.
         self.twins = []
         if rng.random() < 0.1:
-            self.twins.append(SimulatedWorker(world, self.network, self.cell, 9, self.workers[-1]))
+            self.twins.append(SimulatedWorker(world, self.network, self.cell, habits, 9, self.workers[-1]))
         clients = rng.choice((1, 1, 2))
         self.clients = [
-            SimulatedClient(world, self.network, self.cell, number, rng.randint(5, 30) // clients, TROUBLE_NS)
+            SimulatedClient(world, self.network, self.cell, habits, number, rng.randint(5, 30) // clients, TROUBLE_NS)
             for number in range(clients)
         ]
+        self.operator = SimulatedOperator(world, self.cell, habits)
         self._quiet = False
         world.after(TROUBLE_NS, "the weather clears up", self._clear_up)
 
@@ -108,6 +114,7 @@ class Simulation:
         self.world.weather.clear_up()
         for twin in self.twins:
             twin.retire()
+        self.operator.clear_up()
         self._watch(self.world.now_ns + QUIET_NS_MAX)
 
     def _watch(self, until_ns: int) -> None:
@@ -115,23 +122,28 @@ class Simulation:
         if not restless:
             self._quiet = True
         elif self.world.now_ns > until_ns:
-            raise Violation("liveness", *restless[0])
+            raise Violation(*restless[0])
         else:
             self.world.after(100 * MILLISECOND_NS, "look around", self._watch, until_ns)
 
-    def _restless(self) -> list[tuple[str, str]]:
-        """What is still to be done: about whom, and what."""
+    def _restless(self) -> list[tuple[str, str, str]]:
+        """What is still to be done: which promise that breaks, about whom, and what."""
         if not self.cell.at_rest:
-            return [("", "the cell does not come to rest")]
-        found = [(task, "is acknowledged and not final, and nothing moves it") for task in self.cell.ledger.unsettled()]
+            return [("liveness", "", "the cell does not come to rest")]
+        lost = "is acknowledged and not final, and nothing moves it"
+        found = [("liveness", task, lost) for task in self.cell.ledger.unsettled()]
+        if not self.operator.quiet:
+            found.append(("liveness", "", "the operator's last commands come to nothing"))
         for worker in self.workers:
             if not worker.quiet:
                 what = f"holds {worker.end.held} attempts and {worker.end.unacknowledged} reports"
-                found.append((worker.name, what))
+                found.append(("liveness", worker.name, what))
         for client in self.clients:
-            found += [(task, f"{client.name} was never told of its end") for task in client.waits_for()]
-            if not client.quiet and not client.waits_for():
-                found.append((client.name, f"has {client.end.unacknowledged} submits that were never acknowledged"))
+            found += [("liveness", task, f"{client.name} was never told of its end") for task in client.waits_for()]
+            found += [("followers", task, f"{client.name} did not hear its last step") for task in client.misses()]
+            if not client.quiet and not client.waits_for() and not client.misses():
+                what = f"has {client.end.unacknowledged} submits that were never acknowledged"
+                found.append(("liveness", client.name, what))
         return found
 
 
@@ -139,6 +151,8 @@ class Simulation:
 def frames_of(seed: int) -> Iterator[None]:
     """In every third world a frame takes a few items only, so that what is said falls into several."""
     with ExitStack() as stack:
+        # A schedule's time counts as missed a minute late; here nobody has so much time.
+        stack.enter_context(instead(schedules, "_LATE_NS", 200 * MILLISECOND_NS))
         if seed % 3 == 2:
             for place in (link, client_end):
                 stack.enter_context(instead(place, "FRAME_ITEMS_MAX", 1 + seed % 2))
@@ -163,6 +177,7 @@ def simulate(seed: int, plant: Plant | None = None, steps_max: int = EVENTS_MAX)
         except Exception as error:  # noqa: BLE001  # any exception of the product is a finding, with its seed
             failure = _failure(simulation, "exception", "", f"{type(error).__name__}: {error}")
     world, ledger = simulation.world, simulation.cell.ledger
+    world.coverage.update(+ledger.met())
     trace = sha256(f"{world.digest} {world.happened} {ledger.tail.last_hash.hex()}".encode()).hexdigest()
     return WorldResult(seed, trace, world.happened, len(ledger.submitted), failure, world.coverage)
 

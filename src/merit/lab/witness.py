@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from merit.lab.ledger import Ledger, Violation
+from collections.abc import Iterable
+
+from merit.lab.ledger import Ledger
 from merit.lab.network import Stream
-from merit.model.frames import CellFrame, ClientFrame, ServerFrame, WorkerFrame
+from merit.lab.violation import Violation
+from merit.model.frames import Assignment, CellFrame, ClientFrame, ServerFrame, WorkerFrame
+from merit.model.tasks import TaskSpec, TaskState
 from merit.session.cell_end import CellEnd
+from merit.session.server_end import ServerEnd
 
 
 class Witness:
@@ -48,6 +53,7 @@ class Witness:
                 )
             stream.assigned.add(key)
             holder = live.get(assignment.task)
+            self._check_inputs(assignment)
             # It may have ended since that was decided; but then it was alive once, and durably so.
             live_there = holder is not None and holder[:2] == (assignment.number, worker)
             if not live_there and not self._was_assigned(assignment.task, assignment.number, worker):
@@ -57,6 +63,19 @@ class Witness:
             holder = live.get(ref.task)
             if holder is not None and holder[:2] == (ref.number, worker):
                 raise Violation("durable first", ref.task, f"attempt {ref.number}, which is alive, was called off")
+
+    def _check_inputs(self, assignment: Assignment) -> None:
+        """The parameters that are results of other tasks are just those, each once."""
+        spec = self._ledger.submitted.get(assignment.task)
+        terms = spec.terms if spec is not None else None
+        wanted: dict[str, bytes] = {}
+        for name, needed in terms.inputs if terms is not None else ():
+            outcome = self._ledger.settled.get(needed)
+            completed = outcome is not None and outcome.state is TaskState.COMPLETED
+            wanted[name] = outcome.result if outcome is not None and completed else b"null"
+        given = {item.name: item.result for item in assignment.inputs}
+        if given != wanted or len(given) != len(assignment.inputs):
+            raise Violation("inputs", assignment.task, f"was given {assignment.inputs} for {wanted}")
 
     def _was_assigned(self, task: str, number: int, worker: str) -> bool:
         known = self._ledger.state.tasks.get(task)
@@ -83,6 +102,20 @@ class Witness:
             if durable != outcome:
                 raise Violation("durable first", outcome.task, f"{outcome} was told, and {durable} is durable")
         stream.refused.update(refusal.task for refusal in frame.refusals)
+        for task, existing in frame.known:
+            self._known(stream, task, existing)
+        for update in frame.updates:
+            durable = self._ledger.settled.get(update.task)
+            if update.state.final and (durable is None or durable.state is not update.state):
+                raise Violation("durable first", update.task, f"{update} was told, and {durable} is durable")
+
+    def _known(self, stream: Stream, task: str, existing: str) -> None:
+        assert isinstance(stream.end, ServerEnd)
+        said = (spec for frame in stream.promised if isinstance(frame, ClientFrame) for spec in specs_of(frame))
+        book = self._ledger.terms_book
+        if {book.stands_for(stream.end.tenant, spec) for spec in said if spec.id == task} != {existing}:
+            raise Violation("one task per key", task, f"was called {existing}, and that is not what its key stands for")
+        stream.known.add(task)
 
     def _submit_acked(self, stream: Stream, said: ClientFrame) -> None:
         for group in ([task] for task in said.tasks):
@@ -95,8 +128,17 @@ class Witness:
 
     def _taken_or_refused(self, stream: Stream, tasks: list[str]) -> None:
         for task_id in tasks:
-            if task_id not in self._ledger.submitted and task_id not in stream.refused:
+            if not (task_id in self._ledger.submitted or task_id in stream.refused or task_id in stream.known):
                 raise Violation("durable first", task_id, "was acknowledged and is neither durable nor refused")
+        # One that is another task by its key is neither: it is there already, whatever becomes of the rest.
+        tasks = [task_id for task_id in tasks if task_id not in stream.known]
         taken = [task_id for task_id in tasks if task_id in self._ledger.submitted]
         if taken and len(taken) != len(tasks):
             raise Violation("all or nothing", taken[0], f"{len(taken)} of a group of {len(tasks)} were taken")
+
+
+def specs_of(frame: ClientFrame) -> Iterable[TaskSpec]:
+    """All that a frame submits."""
+    yield from frame.tasks
+    for group in frame.groups:
+        yield from group

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections import deque
 
+from msgspec import structs
+
 from merit.kernel.waiting import End
 from merit.lab.cell import SimulatedCell, new_end
-from merit.lab.ledger import Violation, result_of
+from merit.lab.habits import CAPABILITIES, Habits
+from merit.lab.ledger import result_of
 from merit.lab.network import Network, Stream
+from merit.lab.violation import Violation
 from merit.lab.world import World
 from merit.model.frames import Assignment, AttemptRef, CellFrame, Report, ReportStatus
 from merit.model.limits import MILLISECOND_NS
 from merit.model.tasks import AttemptState, Failure, Progress
-from merit.model.workers import Offer
 from merit.session.link import ProtocolViolation
 from merit.session.worker_end import WorkerEnd
 
-CAPABILITIES = ("parse", "weigh", "paint")
 HANGS_BELOW_NS = 2_000 * MILLISECOND_NS
 """Only attempts with a shorter run time-out than this ever hang, so that a time-out never hides something forgotten."""
 BEAT_NS = 500 * MILLISECOND_NS
@@ -28,13 +30,20 @@ class SimulatedWorker:
     """One name; processes under it come and go (``boot`` tells them apart)."""
 
     def __init__(
-        self, world: World, network: Network, cell: SimulatedCell, number: int, twin_of: SimulatedWorker | None = None
+        self,
+        world: World,
+        network: Network,
+        cell: SimulatedCell,
+        habits: Habits,
+        number: int,
+        twin_of: SimulatedWorker | None = None,
     ) -> None:
         rng = world.rng
         self.name: str = f"w{number}" if twin_of is None else twin_of.name
         self._world = world
         self._network = network
         self._cell = cell
+        self._habits = habits
         self._number = number
         self._twin = twin_of is not None
         self._names = 0
@@ -42,7 +51,7 @@ class SimulatedWorker:
         self.partitioned_until_ns = 0
         # The first worker can do everything, so that no task waits for ever.
         offered = CAPABILITIES if number == 0 else rng.sample(CAPABILITIES, rng.randint(1, len(CAPABILITIES)))
-        self._offers = tuple(Offer(name) for name in sorted(offered))
+        self._offers = tuple(habits.offers[name] for name in sorted(offered))
         self._concurrency = rng.choice((1, 1, 2, 4))
         self._slowness = rng.choice((1.0, 1.0, 5.0))
         self._fails = rng.choice((0.0, 0.05, 0.4)) if number else 0.05
@@ -50,7 +59,7 @@ class SimulatedWorker:
         self._start()
 
     def make_end(self) -> End:
-        return new_end(worker=True)
+        return new_end()
 
     @property
     def quiet(self) -> bool:
@@ -119,7 +128,8 @@ class SimulatedWorker:
             return
         self.stream = stream
         if self._number and self._world.chance(self._world.weather.new_offers, "worker offers something else"):
-            self.end.offers = (Offer(self._world.rng.choice(CAPABILITIES), "2.0.0"),)
+            offer = self._habits.offers[self._world.rng.choice(CAPABILITIES)]
+            self.end.offers = (structs.replace(offer, version="2.0.0"),)
         self.end.connect()
         if self.end.session > 1:
             self._world.coverage["worker resumes"] += 1
@@ -257,13 +267,27 @@ class SimulatedWorker:
                 world.coverage["attempt hangs"] += 1
                 self._begin(key)
                 continue
-            wait_ns = int(world.between(0.5, 80) * self._slowness)
-            if assignment.run_timeout_ns >= HANGS_BELOW_NS and world.rng.random() < 0.05:
-                wait_ns = world.between(500, 2_000)
-            if wait_ns > 20 * MILLISECOND_NS:
+            beat_ns = assignment.heartbeat_timeout_ns
+            if beat_ns:
                 self._begin(key)
-                self.end.progressed(Progress(assignment.task, assignment.number, 0.5))
+                if world.rng.random() < 0.25:
+                    world.coverage["attempt shows nothing"] += 1
+                    continue
+                self._show(key, beat_ns // 3)
+            wait_ns = int(world.between(0.5, 80) * self._slowness)
+            if assignment.run_timeout_ns >= HANGS_BELOW_NS and world.rng.random() < 0.08:
+                wait_ns = world.between(500, 2_000)
+            if wait_ns > 20 * MILLISECOND_NS and not beat_ns:
+                self._begin(key)
+                self.end.progressed(Progress(assignment.task, assignment.number, 0.5, log=("half of it",)))
             self._later(wait_ns, f"ends {assignment.task}#{assignment.number}", self._end, key, wait_ns)
+
+    def _show(self, key: Key, every_ns: int) -> None:
+        """A sign of life, again and again while it runs."""
+        if key in self._running:
+            self.end.progressed(Progress(*key, -1.0, log=("still here",)))
+            self._pump()
+            self._later(every_ns, f"shows {key[0]}#{key[1]}", self._show, key, every_ns)
 
     def _begin(self, key: Key) -> None:
         self._begun.add(key)

@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 from zlib import crc32
 
-from merit.lab.ledger import Violation
+from merit.lab.violation import Violation
 from merit.model.limits import MILLISECOND_NS, SECOND_NS
 
 EVENTS_KEPT = 30
@@ -43,6 +43,8 @@ class Weather:
         self.new_offers = some(0.3, 0.2)
         self.clock_jump = some(0.02, 0.3)
         self.clock_stop = some(0.02, 0.3)
+        self.nap = some(0.02, 0.2)
+        self.lookup_fault = some(0.6, 0.5)
 
     def clear_up(self) -> None:
         """From now on nothing goes wrong."""

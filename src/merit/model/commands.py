@@ -8,6 +8,8 @@ from __future__ import annotations
 from msgspec import Struct
 
 from merit.model.frames import AttemptRef, Hello, Report
+from merit.model.rules import Rule, TenantTerms
+from merit.model.schedules import Schedule
 from merit.model.tasks import Progress, TaskSpec
 
 
@@ -37,6 +39,73 @@ class CancelTasks(Command, frozen=True):
 
     tasks: list[str]
     reason: str = "canceled on request"
+
+
+class RetryDead(Command, frozen=True):
+    """Try dead letters again: for each its id, and that of the task which does it."""
+
+    pairs: list[tuple[str, str]]
+
+
+class PurgeDead(Command, frozen=True):
+    """Dead letters that nobody needs any more."""
+
+    tasks: list[str]
+
+
+class PauseQueue(Command, frozen=True):
+    """Give nothing of a capability out; what runs goes on."""
+
+    capability: str
+    reason: str
+
+
+class ResumeQueue(Command, frozen=True):
+    """Give it out again."""
+
+    capability: str
+
+
+class SetRule(Command, frozen=True):
+    """From now on this limit holds, in place of the one of the same kind and name."""
+
+    rule: Rule
+
+
+class SetTenant(Command, frozen=True):
+    """From now on a tenant gets this."""
+
+    terms: TenantTerms
+
+
+class SetSchedule(Command, frozen=True):
+    """A schedule, new or in place of the one of its name."""
+
+    schedule: Schedule
+
+
+class RemoveSchedule(Command, frozen=True):
+    """No more tasks of this schedule."""
+
+    name: str
+
+
+class RunSchedule(Command, frozen=True):
+    """Make a schedule's task now, beside its times, under the id ``task``."""
+
+    name: str
+    task: str
+
+
+class PlanSchedule(Command, frozen=True):
+    """The shell's answer to ``WorkOutTimes``: the times of a schedule from ``after_ns`` on, in order. Of no effect when
+    the schedule is not waiting for just this any more."""
+
+    name: str
+    cron: str
+    zone: str
+    after_ns: int
+    times_ns: tuple[int, ...]
 
 
 class AttachWorker(Command, frozen=True):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from merit.model.frames import Assignment, AttemptRef
+from merit.model.schedules import Schedule
 
 
 class Effect(Struct, frozen=True, gc=False):
@@ -42,3 +43,17 @@ class CloseWorker(Effect, frozen=True):
     session: int
     reason: str
     permanent: bool = False
+
+
+class WorkOutTimes(Effect, frozen=True):
+    """Find out when the schedule is due next, after ``after_ns``, and say it by ``PlanSchedule``."""
+
+    schedule: Schedule
+    after_ns: int
+
+
+class TellKnown(Effect, frozen=True):
+    """Tell whoever submitted ``task`` that ``known`` is the task with its idempotency key."""
+
+    task: str
+    known: str

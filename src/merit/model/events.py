@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from merit.model.tasks import AttemptState, Failure, Priority
+from merit.model.rules import Rule, TenantTerms
+from merit.model.schedules import Schedule
+from merit.model.tasks import AttemptState, Failure, Priority, Terms
 from merit.model.workers import Offer
 
 
@@ -28,6 +30,11 @@ class LeadershipStarted(Event, frozen=True):
     grace_until_ns: int
     finals_max: int
     finals_bytes_max: int
+    dead_letters_max: int = 0
+    """0, in journals from before there were dead letters: dead tasks are final ones like others."""
+    dead_letters_bytes_max: int = 0
+    keys_max: int = 0
+    keys_ns: int = 0
 
 
 class TaskSubmitted(Event, frozen=True):
@@ -45,12 +52,17 @@ class TaskSubmitted(Event, frozen=True):
     attempts_max: int
     after: tuple[str, ...] = ()
     description: str = ""
+    deadline_ns: int = 0
+    queue_due_ns: int = 0
+    """When its queue time-out strikes, if it is pending at once."""
+    terms: Terms | None = None
 
 
 class TaskReleased(Event, frozen=True):
     """Nothing holds the task back any more: it goes into its queue, before the new ones if it was tried before."""
 
     task: str
+    queue_due_ns: int = 0
 
 
 class TaskDelayed(Event, frozen=True):
@@ -111,6 +123,7 @@ class AttemptReturned(Event, frozen=True):
 
     task: str
     number: int
+    queue_due_ns: int = 0
 
 
 class AttemptFailed(Event, frozen=True):
@@ -149,3 +162,71 @@ class WorkerLeft(Event, frozen=True):
     worker: str
     lost: bool
     reason: str
+
+
+class DeadLetterClosed(Event, frozen=True):
+    """By ``principal``: it was looked at. ``successor`` is the task that tries again; without one it was purged."""
+
+    task: str
+    principal: str
+    successor: str = ""
+
+
+class QueuePaused(Event, frozen=True):
+    """By ``principal``: nothing of the capability is given out until it is resumed."""
+
+    capability: str
+    principal: str
+    reason: str
+
+
+class QueueResumed(Event, frozen=True):
+    """By ``principal``."""
+
+    capability: str
+    principal: str
+
+
+class RuleSet(Event, frozen=True):
+    """By ``principal``: from now on this limit holds; one that limits nothing ends the one that was there."""
+
+    rule: Rule
+    principal: str
+
+
+class TenantSet(Event, frozen=True):
+    """By ``principal``: what a tenant may have."""
+
+    terms: TenantTerms
+    principal: str
+
+
+class ScheduleSet(Event, frozen=True):
+    """By ``principal``: a schedule is there, new or with another content."""
+
+    schedule: Schedule
+    principal: str
+
+
+class ScheduleRemoved(Event, frozen=True):
+    """By ``principal``: it makes no more tasks; those that it made go on."""
+
+    schedule: str
+    principal: str
+
+
+class SchedulePlanned(Event, frozen=True):
+    """The next times of a schedule, as the shell has worked them out from its expression."""
+
+    schedule: str
+    times_ns: tuple[int, ...]
+
+
+class ScheduleFired(Event, frozen=True):
+    """The time ``at_ns`` of a schedule came. ``task`` was made for it; without one it was passed over, and ``why``
+    says so."""
+
+    schedule: str
+    at_ns: int
+    task: str = ""
+    why: str = ""

@@ -11,7 +11,7 @@ from enum import IntEnum
 
 from msgspec import Struct, field
 
-from merit.model.tasks import Failure, Progress, Refusal, Task, TaskSpec, TaskState
+from merit.model.tasks import Failure, Input, Progress, Refusal, Task, TaskSpec, TaskState
 from merit.model.workers import Offer
 
 
@@ -40,6 +40,10 @@ class Assignment(Struct, frozen=True, gc=False):
     parameters: bytes
     parameters_blob: str
     run_timeout_ns: int
+    inputs: tuple[Input, ...] = ()
+    """More parameters: results of other tasks."""
+    heartbeat_timeout_ns: int = 0
+    """How often a sign of progress is due at least; 0: none is."""
 
 
 class Report(Struct, frozen=True, gc=False):
@@ -128,10 +132,13 @@ class ClientFrame(Struct):
     cancels: list[str] = field(default_factory=list)
     again: list[str] = field(default_factory=list)
     """Which of the tasks may have been submitted before, on another stream."""
+    follow: list[str] = field(default_factory=list)
+    """Tell of every step of these tasks, of progress and log lines, until they end."""
 
     @property
     def items(self) -> int:
-        return 1 + len(self.tasks) + sum(map(len, self.groups)) + len(self.watch) + len(self.cancels)
+        more = len(self.watch) + len(self.cancels) + len(self.follow)
+        return 1 + len(self.tasks) + sum(map(len, self.groups)) + more
 
 
 class Settled(Struct, frozen=True, gc=False):
@@ -167,6 +174,19 @@ class ClientWelcome(Struct, frozen=True):
     epoch: int
 
 
+class Update(Struct, frozen=True, gc=False):
+    """A step of a task that somebody follows. Steps may be left out when they come faster than they are read."""
+
+    task: str
+    state: TaskState
+    attempts: int = 0
+    worker: str = ""
+    fraction: float = -1.0
+    """0..1; -1: nothing is known."""
+    message: str = ""
+    log: tuple[str, ...] = ()
+
+
 class ServerFrame(Struct):
     """What the control plane says to a client."""
 
@@ -178,3 +198,6 @@ class ServerFrame(Struct):
     refused: str = ""
     permanent: bool = False
     """With ``refused``: opening another stream cannot help."""
+    updates: list[Update] = field(default_factory=list)
+    known: list[tuple[str, str]] = field(default_factory=list)
+    """Submitted tasks that are others by their idempotency keys: the id of the submit, and that of the task."""

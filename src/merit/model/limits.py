@@ -44,8 +44,26 @@ RETURNS_MAX = 100
 """How often a task may be handed back unstarted until that counts as a failure."""
 RUN_TIMEOUT_NS_MAX = 365 * 24 * 3600 * SECOND_NS
 
+TIMEOUT_NS_MAX = 10 * RUN_TIMEOUT_NS_MAX
+"""Of a task as a whole, of a delay, and how far ahead a deadline may be."""
+
 RUN_TIMEOUT_NS_DEFAULT = 60 * SECOND_NS
+TIMEOUT_NS_DEFAULT = 3600 * SECOND_NS
 ATTEMPTS_DEFAULT = 4
+
+LABELS_MAX = 32
+INPUTS_MAX = 64
+"""So many results of 64 KiB are a frame that anybody takes."""
+SCHEDULES_MAX = 10_000
+SCHEDULE_TIMES_MAX = 100
+"""Missed times of a schedule that are made up for."""
+RULES_MAX = 10_000
+"""Limits, and settings of tenants, that one cell keeps."""
+WEIGHT_MAX = 1_000
+AVOIDED_MAX = 8
+"""Tasks that are passed over for a worker which has failed them, until that worker gets one all the same."""
+LOG_LINES_MAX = 100
+"""In one note of progress."""
 
 FRAME_ITEMS_MAX = 4_096
 FRAME_BYTES_MAX = 2 * 1024 * 1024
@@ -63,9 +81,24 @@ class Limits(Struct, frozen=True, kw_only=True):
 
     live_tasks_max: int = 4_000_000
     live_bytes_max: int = 4 * 1024**3
+    tenant_live_max: int = 4_000_000
+    """Of one tenant, unless it has a bound of its own (``TenantTerms.live_max``)."""
+    capability_pending_max: int = 4_000_000
+    """Of one capability: how long its queue may be."""
     finals_max: int = 100_000
     """Final tasks kept in the cell for late questions; older ones are read from the journal."""
     finals_bytes_max: int = 256 * 1024**2
+    dead_letters_max: int = 100_000
+    """Dead tasks kept until somebody retries or purges them; beyond that the oldest are read from the journal."""
+    dead_letters_bytes_max: int = 256 * 1024**2
+    keys_max: int = 1_000_000
+    """Idempotency keys kept in memory; older ones are looked up in the journal."""
+    keys_ns: int = 24 * 3600 * SECOND_NS
+    """How long an idempotency key is kept in memory."""
+    tenants_max: int = 10_000
+    """With tasks that are not final, or with settings of their own."""
+    ageing_ns: int = 300 * SECOND_NS
+    """A task that waited two of these longer is worth one priority more (``merit.core.ranking``)."""
     workers_max: int = 20_000
     grace_ns: int = 10 * SECOND_NS
     """How long after a change of leader a worker may take to come back, time-outs standing still."""

@@ -6,7 +6,7 @@ from enum import IntEnum
 
 from msgspec import Struct
 
-from merit.model.limits import ATTEMPTS_DEFAULT, RUN_TIMEOUT_NS_DEFAULT
+from merit.model.limits import ATTEMPTS_DEFAULT, RUN_TIMEOUT_NS_DEFAULT, TIMEOUT_NS_DEFAULT
 
 ID_FRAME_BYTES = 38
 """What an id takes in a frame."""
@@ -27,7 +27,7 @@ class TaskState(IntEnum):
     """Life of a task; the numbers are those of the wire. The last three are final and never change."""
 
     WAITING = 1
-    """For a dependency, or for the end of a back-off."""
+    """For a dependency, for its time, or for the end of a back-off."""
     PENDING = 2
     """In its queue: could start now if a worker had room."""
     ASSIGNED = 3
@@ -71,6 +71,67 @@ class Failure(Struct, frozen=True, array_like=True, gc=False):
         return len(self.message) + len(self.detail)
 
 
+class RetryPolicy(Struct, frozen=True, array_like=True, gc=False):
+    """How often a task is tried again after an attempt that ended in a certain way; -1: as often as ``attempts_max``
+    lets it, which bounds all kinds together."""
+
+    refused: int = -1
+    failed: int = -1
+    timed_out: int = -1
+    """The run time-out struck."""
+    silent: int = -1
+    """The heartbeat time-out struck: the worker lived, and the attempt showed no progress."""
+    lost: int = -1
+    backoff_ns: int = 0
+    """First wait, doubling with each attempt, with jitter; 0: the cell's."""
+    backoff_ns_max: int = 0
+
+
+class Terms(Struct, frozen=True, array_like=True, gc=False):
+    """What a requester may ask for beyond the usual; most tasks have none. Times are Unix nanoseconds, durations
+    nanoseconds; 0: not asked for."""
+
+    not_before_ns: int = 0
+    deadline_ns: int = 0
+    """At which the task dies if it is not final; its time-out (``TaskSpec.timeout_ns``) may come before."""
+    queue_timeout_ns: int = 0
+    """How long it may be pending, each time, before a worker gets it."""
+    heartbeat_timeout_ns: int = 0
+    """How long an attempt may run without a sign of progress; 0: what its capability says."""
+    estimate_ns: int = 0
+    """How long an attempt is expected to run; 0: what those of its capability took lately."""
+    retry: RetryPolicy | None = None
+    safe_to_repeat: bool = True
+    """False, here or in the capability: never tried again unless it is known not to have started."""
+    key: str = ""
+    """What limits per key count by."""
+    idempotency_key: str = ""
+    """Another task of the tenant with the same key is this one."""
+    inputs: tuple[tuple[str, str], ...] = ()
+    """Parameters that are results of tasks it needs: name of the parameter, id of the task (which is in ``after``)."""
+    despite_dead: bool = False
+    """It runs also when tasks that it needs die or are canceled; inputs from those are null."""
+    labels: tuple[tuple[str, str], ...] = ()
+    origin: str = ""
+    """The dead letter that it is another try at."""
+    schedule: str = ""
+    """The schedule that made it."""
+
+    @property
+    def request_bytes(self) -> int:
+        """Roughly what it takes in memory and in a frame."""
+        size = 200 + len(self.key) + len(self.idempotency_key)
+        return size + sum(len(a) + len(b) + 100 for a, b in (*self.inputs, *self.labels))
+
+
+class Input(Struct, frozen=True, array_like=True, gc=False):
+    """A parameter that another task's result has given; ``blob`` names a large one."""
+
+    name: str
+    result: bytes
+    blob: str = ""
+
+
 class TaskSpec(Struct, frozen=True, gc=False):
     """A task as its requester describes it.
 
@@ -87,16 +148,21 @@ class TaskSpec(Struct, frozen=True, gc=False):
     attempts_max: int = ATTEMPTS_DEFAULT
     after: tuple[str, ...] = ()
     description: str = ""
+    timeout_ns: int = TIMEOUT_NS_DEFAULT
+    """From when it is taken in (or from ``not_before_ns``) to its end, all attempts together; then it dies."""
+    terms: Terms | None = None
 
     @property
     def frame_bytes(self) -> int:
         """Roughly what it adds to a frame."""
-        return len(self.parameters) + len(self.description) + ID_FRAME_BYTES * len(self.after) + 128
+        size = len(self.parameters) + len(self.description) + ID_FRAME_BYTES * len(self.after) + 128
+        return size if self.terms is None else size + self.terms.request_bytes
 
     @property
     def request_bytes(self) -> int:
         """As ``Task.request_bytes``."""
-        return len(self.parameters) + len(self.description) + DEPENDENCY_BYTES * len(self.after)
+        size = len(self.parameters) + len(self.description) + DEPENDENCY_BYTES * len(self.after)
+        return size if self.terms is None else size + self.terms.request_bytes
 
 
 class Attempt(Struct, array_like=True, gc=False):
@@ -106,7 +172,7 @@ class Attempt(Struct, array_like=True, gc=False):
     worker: str
     assigned_ns: int
     due_ns: int
-    """When the run time-out strikes."""
+    """When the run time-out strikes, and never after the task's deadline."""
     state: AttemptState = AttemptState.ASSIGNED
     started_ns: int = 0
     ended_ns: int = 0
@@ -144,11 +210,25 @@ class Task(Struct, array_like=True, gc=False):
     blocked_by: int = 0
     """Dependencies that are not completed yet."""
     due_ns: int = 0
-    """While WAITING: when the back-off ends; 0 if it is not time that the task waits for."""
+    """While WAITING: when its time comes or its back-off ends; 0 if it is not time that the task waits for. While
+    PENDING: when its queue time-out strikes, or 0."""
     ended_ns: int = 0
     result: bytes = b""
     result_blob: str = ""
     failure: Failure | None = None
+    deadline_ns: int = 0
+    """When it dies if it is not final by then; 0: never."""
+    terms: Terms | None = None
+    inputs: tuple[Input, ...] = ()
+    """Results of tasks that it needed, as far as they have come."""
+    successor: str = ""
+    """Of a dead letter that was retried: the task that does it."""
+
+    @property
+    def since_ns(self) -> int:
+        """From when on it has a right to be done: when it was taken in, or its time came."""
+        terms = self.terms
+        return self.submitted_ns if terms is None else max(self.submitted_ns, terms.not_before_ns)
 
     @property
     def counted(self) -> int:
@@ -162,11 +242,16 @@ class Task(Struct, array_like=True, gc=False):
     @property
     def request_bytes(self) -> int:
         """What the task's own description takes in memory, roughly, for the bound on live tasks."""
-        return len(self.parameters) + len(self.description) + DEPENDENCY_BYTES * len(self.after)
+        size = len(self.parameters) + len(self.description) + DEPENDENCY_BYTES * len(self.after)
+        if self.terms is not None:
+            size += self.terms.request_bytes + sum(len(item.result) for item in self.inputs)
+        return size
 
     def weight_bytes(self) -> int:
         """What the task's contents take in memory, for the cell's bounds."""
         weight = len(self.parameters) + len(self.result)
+        if self.inputs:
+            weight += sum(len(item.result) for item in self.inputs)
         for attempt in self.attempts:
             weight += len(attempt.trail)
             if attempt.failure is not None:
@@ -175,12 +260,14 @@ class Task(Struct, array_like=True, gc=False):
 
 
 class Progress(Struct, frozen=True, gc=False):
-    """How far a running attempt is: ``fraction`` 0..1."""
+    """How far a running attempt is: ``fraction`` 0..1; -1: a sign of life, without a word on how far. ``log``: lines
+    that it has written since the last note."""
 
     task: str
     number: int
     fraction: float
     message: str = ""
+    log: tuple[str, ...] = ()
 
 
 class Refusal(Struct, frozen=True, gc=False):

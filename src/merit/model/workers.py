@@ -25,6 +25,10 @@ class Offer(Struct, frozen=True, array_like=True, gc=False):
     input_schema: bytes = b""
     output_schema: bytes = b""
     tags: tuple[str, ...] = ()
+    safe_to_repeat: bool = True
+    """False: an attempt that may have started is never followed by another one."""
+    heartbeat_timeout_ns: int = 0
+    """How long an attempt may run without a sign of progress; 0: as long as its run time-out."""
 
 
 class Worker(Struct, array_like=True, gc=False):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from merit.core.desk import Desk
 from merit.core.state import State
 from merit.model.commands import Command
 from merit.model.frames import CellFrame, ClientFrame, ServerFrame, WorkerFrame
@@ -51,6 +52,11 @@ class Cell(Protocol):
     @property
     def state(self) -> State:
         """To be read only, and only what is durable is in it whenever a coroutine of the gateway runs."""
+        ...
+
+    @property
+    def desk(self) -> Desk:
+        """State, backlog and what else the rules go by; to be read only."""
         ...
 
     @property

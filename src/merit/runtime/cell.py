@@ -9,23 +9,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Protocol
 
+from merit.core.desk import Desk
 from merit.core.machine import Machine
-from merit.core.state import State
+from merit.core.state import KeyEntry, State
 from merit.kernel.kernel import Kernel
 from merit.kernel.quarantine import Quarantine
 from merit.kernel.waiting import End, Lookup
-from merit.model.commands import Command
+from merit.model.commands import Command, PlanSchedule
+from merit.model.effects import WorkOutTimes
 from merit.model.frames import ClientFrame, Settled, WorkerFrame
 from merit.model.record import JournalError, Record, Tail
+from merit.model.schedules import Schedule
 from merit.model.tasks import Progress, Refusal
 from merit.ports.cell import CellStopped, CellStream, ServerStream
 from merit.ports.journal import Journal
 from merit.session.cell_end import CellEnd
 from merit.session.server_end import ServerEnd
+
+log = logging.getLogger("merit")
 
 _LOOK_S = 0.25
 _SLEEP_S = 1.0
@@ -34,8 +40,20 @@ _SLEEP_S = 1.0
 _ACK_WAIT_S = 0.02
 """How long an acknowledgement may wait for a frame that has more to say."""
 
-Find = Callable[[list[str]], Coroutine[Any, Any, list[Settled]]]
-"""Looks for final tasks in the journal, off the loop."""
+Plan = Callable[[Schedule, int, int], tuple[int, ...]]
+"""The next times of a schedule after a time, and now; called in a thread."""
+
+
+class Finder(Protocol):
+    """Looks for what the cell has forgotten in the journal, off the loop."""
+
+    async def outcomes(self, ids: list[str], tenant: str) -> list[Settled]:
+        """Of those of the tasks that are final and the tenant's own."""
+        ...
+
+    async def keys(self, wanted: list[tuple[str, str]]) -> dict[tuple[str, str], KeyEntry]:
+        """What idempotency keys stand for."""
+        ...
 
 
 class CellLoop:
@@ -46,7 +64,8 @@ class CellLoop:
         journal: led already; ``tail`` is what leading it returned.
         holder: this leader's name.
         quarantine: what stopped the cell before.
-        find: reads outcomes of tasks that the cell has forgotten.
+        finder: reads what the cell has forgotten.
+        plan: works out when schedules are due.
         clock: Unix time in nanoseconds.
     """
 
@@ -57,13 +76,15 @@ class CellLoop:
         tail: Tail,
         holder: str,
         quarantine: Quarantine,
-        find: Find,
+        finder: Finder,
+        plan: Plan,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self._kernel = Kernel(journal.cell, machine, tail, holder, quarantine)
         self._machine = machine
         self._journal = journal
-        self._find = find
+        self._finder = finder
+        self._plan = plan
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._streams: dict[End, CellStream | ServerStream] = {}
@@ -96,6 +117,11 @@ class CellLoop:
     def progress(self) -> dict[str, Progress]:
         """By task: the last word on how far its attempt is."""
         return self._machine.progress
+
+    @property
+    def desk(self) -> Desk:
+        """State, backlog and what else the rules go by; to be read only."""
+        return self._machine
 
     @property
     def attached(self) -> set[str]:
@@ -219,15 +245,32 @@ class CellLoop:
                 future.set_result(answer.refusals)
         for lookup in self._kernel.lookups():
             self._spawn(self._look_up(lookup))
+        for wanted in self._kernel.times():
+            self._spawn(self._work_out(wanted))
 
     async def _look_up(self, lookup: Lookup) -> None:
         try:
-            outcomes = await self._find(lookup.tasks)
+            outcomes = await self._finder.outcomes(lookup.tasks, lookup.end.tenant) if lookup.tasks else []
+            keys = await self._finder.keys(lookup.keys)
         except Exception as error:  # noqa: BLE001  (whatever it is, the client has to hear of it)
             self._kernel.not_found_out(lookup, f"the journal could not be searched: {error}")
         else:
-            self._kernel.found(lookup, outcomes)
+            self._kernel.found(lookup, outcomes, keys)
         self._wake()
+
+    async def _work_out(self, wanted: WorkOutTimes) -> None:
+        schedule = wanted.schedule
+        try:
+            times_ns = await asyncio.to_thread(self._plan, schedule, wanted.after_ns, self._clock())
+        except ValueError as error:  # it was in order when it was set; the library may have changed since
+            log.error("schedule %s makes no tasks: %s", schedule.name, error)
+            return
+        if times_ns and not self.failed.done():
+            command = PlanSchedule(
+                schedule.tenant, "scheduler", schedule.name, schedule.cron, schedule.zone, wanted.after_ns, times_ns
+            )
+            self._kernel.offer(command)
+            self._wake()
 
     def _set_timer(self) -> None:
         due_ns = self._machine.next_due_ns()

@@ -1,4 +1,4 @@
-"""Finds tasks that the cell has forgotten by reading the journal, in a thread beside the cell.
+"""Finds tasks and idempotency keys that the cell has forgotten by reading the journal, in a thread beside the cell.
 
 A task's id holds the time at which it was made, which says where in the journal it can begin; from there on, records
 are searched for the id's bytes before any event is decoded.
@@ -7,13 +7,17 @@ are searched for the id's bytes before any event is decoded.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Final
 
+from merit.core.apply import content_digest
 from merit.core.codec import decode_event
 from merit.core.recollect import Recollection
+from merit.core.state import KeyEntry
+from merit.model.events import TaskSubmitted
 from merit.model.frames import Settled, settled
 from merit.model.ids import id_time_ns
 from merit.model.limits import SECOND_NS
@@ -41,9 +45,33 @@ class TaskFinder:
         async with self._one_at_a_time:
             return await asyncio.to_thread(self._search, ids)
 
-    async def outcomes(self, ids: list[str]) -> list[Settled]:
-        """The outcomes of those that are final."""
-        return [settled(task) for task in await self.tasks(ids) if task.state.final]
+    async def outcomes(self, ids: list[str], tenant: str) -> list[Settled]:
+        """The outcomes of those that are final and the tenant's own."""
+        return [settled(task) for task in await self.tasks(ids) if task.state.final and task.tenant == tenant]
+
+    async def keys(self, wanted: list[tuple[str, str]]) -> dict[tuple[str, str], KeyEntry]:
+        """What idempotency keys stand for, by tenant and key: the task that had it last. Reads the whole journal."""
+        async with self._one_at_a_time:
+            return await asyncio.to_thread(self._search_keys, wanted) if wanted else {}
+
+    def _search_keys(self, wanted: list[tuple[str, str]]) -> dict[tuple[str, str], KeyEntry]:
+        any_key = re.compile(b"|".join(re.escape(key.encode()) for _, key in wanted)).search
+        asked = set(wanted)
+        found: dict[tuple[str, str], KeyEntry] = {}
+        with contextlib.closing(self._open_reader()) as reader:
+            for record in reader.read():
+                for data in record.events:
+                    if any_key(data) is None:
+                        continue
+                    event = decode_event(data)
+                    if isinstance(event, TaskSubmitted) and event.terms is not None:
+                        at = (event.tenant, event.terms.idempotency_key)
+                        if at in asked:
+                            content = content_digest(
+                                event.capability, event.parameters, event.parameters_blob, event.after
+                            )
+                            found[at] = KeyEntry(event.task, content, 0)
+        return found
 
     def _search(self, ids: Sequence[str]) -> list[Task]:
         names = set(ids)

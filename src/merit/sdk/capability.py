@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
+from merit.model.limits import RUN_TIMEOUT_NS_MAX, SECOND_NS
 from merit.sdk.schema import CapabilityError, Signature, signature_of
 
 Parameters = ParamSpec("Parameters")
@@ -37,13 +38,17 @@ TAG = re.compile(r"[^\s\x00-\x1f]{1,64}")
 TAGS_MAX = 32
 DESCRIPTION_BYTES_MAX = 4 * 1024
 CONCURRENCY_MAX = 10_000
+HEARTBEAT_TIMEOUT_S_MIN = 1.0  # workers pass signs of life on four times a second
+HEARTBEAT_TIMEOUT_S_MAX = RUN_TIMEOUT_NS_MAX // SECOND_NS
 
 
 class Capability(Generic[Parameters, Result]):
     """A declared function. Calling it calls the function; `merit worker MODULE` and `serve()` offer it to the fleet.
 
     `mode` says where an attempt runs: in a runner thread, as a task of the event loop, or in a child process.
-    `concurrency` bounds how many attempts of it one worker runs at a time; None leaves that to the worker.
+    `concurrency` bounds how many attempts of it one worker runs at a time; None leaves that to the worker. Without
+    `safe_to_repeat` an attempt that may have begun is never followed by another one. With `heartbeat_timeout_s` an attempt
+    has failed that gives no sign of progress for so long.
     """
 
     __name__: str
@@ -60,8 +65,10 @@ class Capability(Generic[Parameters, Result]):
         signature: Signature,
         concurrency: int | None = None,
         tags: Iterable[str] = (),
+        safe_to_repeat: bool = True,
+        heartbeat_timeout_s: float | None = None,
     ) -> None:
-        """Raises CapabilityError for a name, version, tag or concurrency that is out of form."""
+        """Raises CapabilityError for a name, version, tag, concurrency or time-out that is out of form."""
         self.function = function
         self.name = name
         self.version = version
@@ -70,6 +77,8 @@ class Capability(Generic[Parameters, Result]):
         self.signature = signature
         self.concurrency = concurrency
         self.tags = tuple(tags)
+        self.safe_to_repeat = safe_to_repeat
+        self.heartbeat_timeout_s = heartbeat_timeout_s
         self._check()
         functools.update_wrapper(self, function)
 
@@ -110,6 +119,12 @@ class Capability(Generic[Parameters, Result]):
             raise CapabilityError(f"{self.name}: its description is longer than {DESCRIPTION_BYTES_MAX} bytes")
         if self.concurrency is not None and not 1 <= self.concurrency <= CONCURRENCY_MAX:
             raise CapabilityError(f"{self.name}: concurrency must be 1 to {CONCURRENCY_MAX}, not {self.concurrency}")
+        timeout_s = self.heartbeat_timeout_s
+        if timeout_s is not None and not HEARTBEAT_TIMEOUT_S_MIN <= timeout_s <= HEARTBEAT_TIMEOUT_S_MAX:
+            raise CapabilityError(
+                f"{self.name}: heartbeat_timeout_s must be {HEARTBEAT_TIMEOUT_S_MIN:g} to "
+                f"{HEARTBEAT_TIMEOUT_S_MAX:,} seconds, not {timeout_s!r}"
+            )
         if len(self.tags) > TAGS_MAX or not all(isinstance(tag, str) and TAG.fullmatch(tag) for tag in self.tags):
             raise CapabilityError(
                 f"{self.name}: tags are at most {TAGS_MAX} words of 1 to 64 characters, not {list(self.tags)!r}"
@@ -131,6 +146,8 @@ def capability(
     cpu: bool = False,
     concurrency: int | None = None,
     tags: Iterable[str] = (),
+    safe_to_repeat: bool = True,
+    heartbeat_timeout_s: float | None = None,
 ) -> Callable[[Callable[Parameters, Result]], Capability[Parameters, Result]]: ...
 def capability(
     function: Callable[..., Any] | None = None,
@@ -142,11 +159,15 @@ def capability(
     cpu: bool = False,
     concurrency: int | None = None,
     tags: Iterable[str] = (),
+    safe_to_repeat: bool = True,
+    heartbeat_timeout_s: float | None = None,
 ) -> Any:
     """Declare a typed function as a capability.
 
     `name` is the function's unless given, `description` its docstring. `cpu` runs attempts in processes of their own (for
-    work that holds the interpreter), `concurrency` bounds them per worker. Raises CapabilityError when it is declared, not
+    work that holds the interpreter), `concurrency` bounds them per worker. `safe_to_repeat=False` is for work that must not be
+    done twice: an attempt that may have begun is never followed by another one. With `heartbeat_timeout_s` an attempt has
+    failed that gives no sign of progress (`Context.progress`, `beat`, `log`) for so long. Raises CapabilityError when it is declared, not
     when it is called: for a parameter without a type or of one that is not JSON, for *args, for a bad name or version.
     """
 
@@ -173,6 +194,8 @@ def capability(
                 signature=signature_of(target, named),
                 concurrency=concurrency,
                 tags=tags,
+                safe_to_repeat=safe_to_repeat,
+                heartbeat_timeout_s=heartbeat_timeout_s,
             )
         )
 

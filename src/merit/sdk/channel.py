@@ -7,7 +7,8 @@ import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from functools import partial
+from typing import Any, Final, cast
 
 import grpc
 
@@ -15,6 +16,9 @@ from merit.model.limits import MESSAGE_BYTES_MAX
 from merit.wire.v1 import tasks_pb2, tasks_pb2_grpc
 
 DEFAULT_SERVER: Final = "127.0.0.1:50051"
+DEFAULT_TENANT: Final = "default"
+TENANT_KEY: Final = "merit-tenant"
+"""The metadata of each call that says whose things it is about."""
 SERVER_VARIABLE: Final = "MERIT_SERVER"
 
 
@@ -36,6 +40,37 @@ _OPTIONS: Final = (
 def open_channel(server: str) -> grpc.aio.Channel:
     """A new connection to ``HOST:PORT``."""
     return grpc.aio.insecure_channel(server, options=_OPTIONS)
+
+
+class TenantChannel:
+    """A channel whose calls all say for which tenant they are.
+
+    Not an interceptor: one of those would stand in the way of every frame of a stream.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, tenant: str) -> None:
+        self._channel = channel
+        self._metadata = ((TENANT_KEY, tenant),)
+
+    def unary_unary(self, *args: Any, **kwargs: Any) -> Any:
+        """As those below: what a stub makes its calls with."""
+        return partial(self._channel.unary_unary(*args, **kwargs), metadata=self._metadata)
+
+    def unary_stream(self, *args: Any, **kwargs: Any) -> Any:
+        return partial(self._channel.unary_stream(*args, **kwargs), metadata=self._metadata)
+
+    def stream_unary(self, *args: Any, **kwargs: Any) -> Any:
+        return partial(self._channel.stream_unary(*args, **kwargs), metadata=self._metadata)
+
+    def stream_stream(self, *args: Any, **kwargs: Any) -> Any:
+        return partial(self._channel.stream_stream(*args, **kwargs), metadata=self._metadata)
+
+
+def for_tenant(channel: grpc.aio.Channel, tenant: str) -> grpc.aio.Channel:
+    """The channel for stubs whose calls are about things of ``tenant``."""
+    if tenant == DEFAULT_TENANT:
+        return channel
+    return cast("grpc.aio.Channel", TenantChannel(channel, tenant))
 
 
 class Backoff:

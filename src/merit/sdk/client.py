@@ -9,34 +9,36 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from typing import Any, Final, Unpack
 from uuid import uuid4
 
 import grpc
 
-from merit.model.limits import (
-    ATTEMPTS_DEFAULT,
-    PAYLOAD_BYTES_MAX,
-    PAYLOAD_INLINE_BYTES_MAX,
-    RUN_TIMEOUT_NS_DEFAULT,
-    SECOND_NS,
+from merit.model.limits import NAME_LENGTH_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_INLINE_BYTES_MAX, SECOND_NS
+from merit.model.tasks import Refusal, TaskSpec
+from merit.sdk.asking import Asker
+from merit.sdk.channel import (
+    DEFAULT_TENANT,
+    Backoff,
+    for_tenant,
+    get_blob,
+    open_channel,
+    put_blob,
+    server_or_default,
 )
-from merit.model.tasks import Priority, Refusal, TaskSpec
-from merit.sdk.channel import Backoff, calling, get_blob, open_channel, put_blob, server_or_default
 from merit.sdk.conversation import Conversation
-from merit.sdk.handles import Completions, TaskHandle, TaskRequest
+from merit.sdk.handles import Completions, TaskHandle
+from merit.sdk.operations import Operations, Where
+from merit.sdk.options import USUAL, MapArguments, OptionArguments, Options, Prepared, TaskRequest, check_text
 from merit.sdk.results import MeritError, Refused, Result, Unreachable
-from merit.sdk.specs import SpecMaker, atomic_parts, check_text, encode_parameters
-from merit.sdk.views import Page, status_view, task_view, worker_view
+from merit.sdk.specs import SpecMaker, atomic_parts, encode_parameters
+from merit.sdk.views import Page
 from merit.session.client_end import ClientEnd
 from merit.session.link import ProtocolViolation
-from merit.wire.frames import decode_refusal, decode_server_frame, encode_client_frame
+from merit.wire.frames import decode_server_frame, encode_client_frame
 from merit.wire.v1 import tasks_pb2, tasks_pb2_grpc
-
-T = TypeVar("T")
 
 MAP_WINDOW: Final = 10_000
 """Tasks that ``map`` keeps in flight."""
@@ -50,12 +52,18 @@ class AsyncClient:
     Args:
         server: ``HOST:PORT`` of the control plane; by default what MERIT_SERVER says, or 127.0.0.1:50051.
         connect_timeout_s: how long to try at first. Later on a lost control plane is tried again for ever, so that no
-            task is lost; only a question (``task``, ``tasks``, ``workers``, ``status``, ``cancel``) gives up after this
-            time.
+            task is lost; only a question (``task``, ``tasks``, ``workers``, ``status``, ``cancel``, ``operations``) gives
+            up after this time.
+        tenant: whose tasks they are; printable ASCII of at most 200 characters.
     """
 
-    def __init__(self, server: str | None = None, *, connect_timeout_s: float = 10.0) -> None:
+    def __init__(
+        self, server: str | None = None, *, connect_timeout_s: float = 10.0, tenant: str = DEFAULT_TENANT
+    ) -> None:
+        if not (tenant.isascii() and tenant.isprintable()) or not 0 < len(tenant.strip()) <= NAME_LENGTH_MAX:
+            raise ValueError(f"tenant: {tenant!r} is not printable ASCII of 1 to {NAME_LENGTH_MAX} characters")
         self.server = server_or_default(server)
+        self.tenant = tenant
         self._connect_timeout_s = connect_timeout_s
         self._end = ClientEnd(uuid4().hex)
         self._handles: dict[str, TaskHandle] = {}
@@ -63,7 +71,8 @@ class AsyncClient:
         """By task that is not yet accepted: what was submitted with it, as a whole."""
         self._welcomed = asyncio.Event()
         self._conversation: Conversation | None = None
-        self._channel: grpc.aio.Channel | None = None
+        self._asker = Asker(self.server, connect_timeout_s, self._check)
+        self._operations = Operations(self._asker, tenant)
         self._running: asyncio.Task[None] | None = None
         self._failure: MeritError | None = None
         self._backoff = Backoff()
@@ -106,21 +115,16 @@ class AsyncClient:
         self,
         capability: str,
         parameters: Mapping[str, Any] | None = None,
-        *,
-        priority: Priority | str = Priority.MEDIUM,
-        run_timeout_s: float = RUN_TIMEOUT_NS_DEFAULT / SECOND_NS,
-        attempts_max: int = ATTEMPTS_DEFAULT,
-        after: Iterable[str | TaskHandle] = (),
-        description: str = "",
+        **options: Unpack[OptionArguments],
     ) -> TaskHandle:
-        """Submit one task; it is durable when this returns.
+        """Submit one task; it is durable when this returns. ``Options`` says what may be asked for.
 
         Raises:
             Refused: with the field and the reason.
-            ValueError: the parameters are no JSON.
+            ValueError: the parameters are no JSON, or an option has no value that can be sent.
         """
-        spec = await self._spec(capability, parameters or {}, priority, run_timeout_s, attempts_max, after, description)
-        handle = self.start([spec])[0]
+        prepared = Prepared.of(Options(**options)) if options else USUAL
+        handle = self.start([await self._spec(capability, parameters or {}, prepared)])[0]
         await handle.accepted()
         return handle
 
@@ -132,18 +136,7 @@ class AsyncClient:
                 one part is submitted at a time.
             ValueError: the parameters of one are no JSON; nothing has been submitted.
         """
-        specs = [
-            await self._spec(
-                request.capability,
-                request.parameters,
-                request.priority,
-                request.run_timeout_s,
-                request.attempts_max,
-                request.after,
-                request.description,
-            )
-            for request in requests
-        ]
+        specs = [await self._spec(item.capability, item.parameters, Prepared.of(item)) for item in requests]
         handles: list[TaskHandle] = []
         for part in atomic_parts(specs):
             taken = self.start(part)
@@ -173,21 +166,18 @@ class AsyncClient:
         *,
         ordered: bool = True,
         window: int = MAP_WINDOW,
-        priority: Priority | str = Priority.MEDIUM,
-        run_timeout_s: float = RUN_TIMEOUT_NS_DEFAULT / SECOND_NS,
-        attempts_max: int = ATTEMPTS_DEFAULT,
+        **options: Unpack[MapArguments],
     ) -> AsyncIterator[Result]:
         """Run a capability on each input, ``window`` of them in flight; results in the order of the inputs, or with
-        ``ordered=False`` as they come.
+        ``ordered=False`` as they come. ``Options`` says what may be asked for.
 
         A task that fails yields a result that is not ``ok``.
 
         Raises:
             Refused: an input was refused. Tasks that were taken before go on.
         """
-        options = (priority, run_timeout_s, attempts_max)
         pairs = ((capability, parameters) for parameters in inputs)
-        async for batch in self.batches(pairs, window=window, options=options, ordered=ordered):
+        async for batch in self.batches(pairs, window=window, options=Options(**options), ordered=ordered):
             for handle in batch:
                 yield await handle.wait()
 
@@ -196,11 +186,7 @@ class AsyncClient:
         calls: Iterable[tuple[str, Mapping[str, Any]]],
         *,
         window: int = MAP_WINDOW,
-        options: tuple[Priority | str, float, int] = (
-            Priority.MEDIUM,
-            RUN_TIMEOUT_NS_DEFAULT / SECOND_NS,
-            ATTEMPTS_DEFAULT,
-        ),
+        options: Options | None = None,
         ordered: bool = False,
     ) -> AsyncIterator[list[TaskHandle]]:
         """The machinery of ``map``: handles that are done, in batches as they come; ``tag`` is the place of the call.
@@ -208,9 +194,10 @@ class AsyncClient:
         Args:
             calls: capability and parameters of each.
             window: how many are in flight, or done and held back for the order.
-            options: priority, run time-out in seconds, attempts.
+            options: of each.
             ordered: keep the order of the calls.
         """
+        prepared = USUAL if options is None else Prepared.of(options)
         sink = Completions()
         source = enumerate(calls)
         in_flight, exhausted = 0, False
@@ -225,9 +212,9 @@ class AsyncClient:
                 place, (capability, parameters) = entry
                 data = encode_parameters(parameters)
                 if len(data) > PAYLOAD_INLINE_BYTES_MAX:
-                    spec = await self._spec(capability, parameters, *options, (), "")
+                    spec = await self._spec(capability, parameters, prepared)
                 else:
-                    spec = self._specs_of.make(capability, data, *options, (), "")
+                    spec = self._specs_of.make(capability, data, prepared)
                 self.start([spec], sink, [place])
                 in_flight += 1
                 if not in_flight % 1_000:
@@ -245,23 +232,55 @@ class AsyncClient:
             if done:
                 yield done
 
-    async def _spec(
-        self,
-        capability: str,
-        parameters: Mapping[str, Any],
-        priority: Priority | str,
-        run_timeout_s: float,
-        attempts_max: int,
-        after: Iterable[str | TaskHandle],
-        description: str,
-    ) -> TaskSpec:
+    async def _spec(self, capability: str, parameters: Mapping[str, Any], prepared: Prepared) -> TaskSpec:
         data = encode_parameters(parameters)
         if len(data) <= PAYLOAD_INLINE_BYTES_MAX:
-            return self._specs_of.make(capability, data, priority, run_timeout_s, attempts_max, after, description)
+            return self._specs_of.make(capability, data, prepared)
         if len(data) > PAYLOAD_BYTES_MAX:
             raise ValueError(f"parameters: {len(data):,} bytes; {PAYLOAD_BYTES_MAX:,} at most: split the task")
-        blob = await self._ask(lambda channel: put_blob(channel, data))
-        return self._specs_of.make(capability, b"", priority, run_timeout_s, attempts_max, after, description, blob)
+        blob = await self._asker.ask(lambda channel: put_blob(channel, data))
+        return self._specs_of.make(capability, b"", prepared, blob)
+
+    # Waiting for many
+
+    async def wait(self, handles: Iterable[TaskHandle], timeout_s: float | None = None) -> list[Result]:
+        """How these tasks ended, in their order, once all have. A task that failed is no error: its result is not ``ok``.
+
+        Raises:
+            TimeoutError: some have not ended within ``timeout_s``; they go on.
+            Refused: one was never taken.
+            MeritError: the client was closed.
+        """
+        wanted = list(handles)
+        async for _ in self.as_completed(wanted, timeout_s):
+            pass
+        return [await handle.wait() for handle in wanted]
+
+    async def as_completed(
+        self, handles: Iterable[TaskHandle], timeout_s: float | None = None
+    ) -> AsyncGenerator[TaskHandle, None]:
+        """These tasks in the order in which they end: those handles of which the outcome is known. Raises as ``wait``."""
+        wanted = list(dict.fromkeys(handles))
+        until_s = None if timeout_s is None else self._loop.time() + timeout_s
+        sink = Completions()
+        left = len(wanted)
+        try:
+            for handle in wanted:
+                handle.listen(sink)
+            while left:
+                try:
+                    async with asyncio.timeout_at(until_s):
+                        done = await sink.take()
+                except TimeoutError:
+                    raise TimeoutError(
+                        f"{left:,} of {len(wanted):,} tasks have not ended within {timeout_s:g} s; they go on"
+                    ) from None
+                left -= len(done)
+                for handle in done:
+                    yield handle
+        finally:
+            for handle in wanted:
+                handle.unlisten(sink)
 
     # Asking
 
@@ -281,72 +300,41 @@ class AsyncClient:
         self._end.cancel(task_id)
         self._wake()
 
+    @property
+    def operations(self) -> Operations:
+        """What operators see and set: queues, limits, tenants, dead letters, schedules."""
+        return self._operations
+
     async def cancel(self, ids: Sequence[str], reason: str = "") -> list[Refusal]:
-        """Call tasks off; durable on return. What could not be, with the reason (one that is final already, say)."""
-        request = tasks_pb2.CancelTasksRequest(ids=ids, reason=reason)
-        answer = await self._ask(lambda channel: tasks_pb2_grpc.TasksStub(channel).CancelTasks(request))
-        return [decode_refusal(refusal) for refusal in answer.refusals]
+        """Call tasks off; durable on return. What could not be, with the reason (one that is final already, say).
+
+        ``operations.cancel`` does it for all that fit a filter.
+        """
+        return await self._operations.cancel_each(ids, reason)
 
     async def task(self, task_id: str) -> dict[str, Any]:
         """Everything about one task, as JSON has it. Raises ``Refused`` when there is none."""
-        request = tasks_pb2.GetTaskRequest(id=task_id)
-        message = await self._ask(lambda channel: tasks_pb2_grpc.TasksStub(channel).GetTask(request))
-        view = task_view(message)
-        for field, blob in (("parameters", message.parameters_blob), ("result", message.result_blob)):
-            if blob:
-                view[field] = {"blob": blob}
-        return view
+        return await self._operations.task(task_id)
 
-    async def tasks(self, *, state: str = "", capability: str = "", limit: int = 100, cursor: str = "") -> Page:
-        """Tasks, newest first, a page at a time."""
-        number = tasks_pb2.TaskState.Value(f"TASK_STATE_{state.upper()}") if state else 0
-        request = tasks_pb2.ListTasksRequest(
-            state=number,  # type: ignore[arg-type]  # the name was looked up just now
-            capability=capability,
-            limit=limit,
-            cursor=cursor,
-        )
-        answer = await self._ask(lambda channel: tasks_pb2_grpc.TasksStub(channel).ListTasks(request))
-        return Page([task_view(message) for message in answer.tasks], answer.next_cursor)
+    async def tasks(
+        self,
+        *,
+        state: str = "",
+        capability: str = "",
+        limit: int = 100,
+        cursor: str = "",
+        where: Where | None = None,
+    ) -> Page:
+        """Tasks, newest first, a page at a time. ``state`` and ``capability`` are short for those of ``where``."""
+        return await self._operations.tasks((where or Where()).narrowed(state, capability), limit=limit, cursor=cursor)
 
     async def workers(self) -> list[dict[str, Any]]:
         """The workers that the control plane knows."""
-        request = tasks_pb2.ListWorkersRequest()
-        answer = await self._ask(lambda channel: tasks_pb2_grpc.TasksStub(channel).ListWorkers(request))
-        return [worker_view(message) for message in answer.workers]
+        return await self._operations.workers()
 
     async def status(self) -> dict[str, Any]:
         """The control plane in a few numbers."""
-        request = tasks_pb2.GetStatusRequest()
-        return status_view(await self._ask(lambda channel: tasks_pb2_grpc.TasksStub(channel).GetStatus(request)))
-
-    async def _ask(self, call: Callable[[grpc.aio.Channel], Awaitable[T]], patience_s: float | None = None) -> T:
-        """Make a call that may be made twice; while the control plane is away it is made again.
-
-        Args:
-            call: with the channel that there is at the time.
-            patience_s: how long, by default as long as for the first connection.
-
-        Raises:
-            Unreachable: it was away all the time.
-            Refused: what was asked for does not exist, or cannot be.
-            MeritError: it cannot answer this, or the client was closed.
-        """
-        self._check()
-        until_s = self._loop.time() + (self._connect_timeout_s if patience_s is None else patience_s)
-        backoff = Backoff()
-        while True:
-            try:
-                with _asking(self.server):
-                    if self._channel is None:
-                        raise ConnectionError("it is not back yet")
-                    return await call(self._channel)
-            except Unreachable:
-                wait_s = backoff.next_s()
-                if self._loop.time() + wait_s >= until_s:
-                    raise
-                await asyncio.sleep(wait_s)
-                self._check()
+        return await self._operations.status()
 
     def _check(self) -> None:
         if self._failure is not None:
@@ -360,9 +348,18 @@ class AsyncClient:
         """Whether it is not known yet if the task was taken."""
         return handle.id in self._specs
 
+    def request_follow(self, task_id: str) -> None:
+        """Ask for every step of a task, without waiting."""
+        self._end.follow(task_id)
+        self._wake()
+
+    def unfollow(self, task_id: str) -> None:
+        """Nobody here follows the task any more."""
+        self._end.unfollow(task_id)
+
     async def content(self, blob: str) -> bytes:
         """A content from the blob store; while the control plane is away it is asked for again and again."""
-        return await self._ask(lambda channel: get_blob(channel, blob), patience_s=math.inf)
+        return await self._asker.ask_for_ever(lambda channel: get_blob(channel, blob))
 
     # The stream
 
@@ -370,8 +367,8 @@ class AsyncClient:
         backoff = self._backoff
         while self._failure is None:
             try:
-                async with open_channel(self.server) as channel:
-                    self._channel = channel
+                async with open_channel(self.server) as raw:
+                    self._asker.channel = channel = for_tenant(raw, self.tenant)
                     self._conversation = Conversation(tasks_pb2_grpc.TasksStub(channel).Session(), self._take)
                     self._end.connect()
                     self._pump()
@@ -383,7 +380,7 @@ class AsyncClient:
                 self._welcomed.set()
             finally:
                 self._end.disconnected()
-                self._conversation = self._channel = None
+                self._conversation = self._asker.channel = None
             await asyncio.sleep(backoff.next_s())
 
     def _take(self, message: tasks_pb2.ServerFrame) -> None:
@@ -402,11 +399,28 @@ class AsyncClient:
         for task_id in news.accepted:
             if specs.pop(task_id, None) is not None and (handle := handles.get(task_id)) is not None:
                 handle.accept()
+        for task_id, existing in news.known:
+            self._known(task_id, existing)
+        for update in news.updates:
+            if (handle := handles.get(update.task)) is not None:
+                handle.update(update)
         for outcome in news.outcomes:
             if (handle := handles.pop(outcome.task, None)) is not None:
                 specs.pop(outcome.task, None)
                 handle.settle(outcome)
         self._pump()
+
+    def _known(self, task_id: str, existing: str) -> None:
+        """What was submitted is another task; it may have a handle here already, which is told first then."""
+        self._specs.pop(task_id, None)
+        handle = self._handles.pop(task_id, None)
+        if handle is None:
+            return
+        handle.id = existing
+        other = self._handles.setdefault(existing, handle)
+        if other is not handle:
+            other.listen(handle)
+        handle.accept()
 
     def _refuse(self, refusals: Sequence[Refusal]) -> None:
         crowded: dict[int, list[TaskSpec]] = {}
@@ -448,24 +462,3 @@ class AsyncClient:
         if conversation is not None:
             while (frame := self._end.frame()) is not None:
                 conversation.send(encode_client_frame(frame))
-
-
-@contextlib.contextmanager
-def _asking(server: str) -> Iterator[None]:
-    """Around a call: what goes wrong is raised as ``Refused`` or ``Unreachable``."""
-    try:
-        with calling():
-            yield
-    except grpc.aio.AioRpcError as error:
-        raise _translated(error, server) from error
-    except ConnectionError as error:
-        raise Unreachable(f"the control plane at {server} went away: {error}; try again") from error
-
-
-def _translated(error: grpc.aio.AioRpcError, server: str) -> MeritError:
-    if error.code() in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT):
-        field, _, reason = (error.details() or "").partition(": ")
-        return Refused(Refusal("", error.code().name.lower(), field, reason))
-    if error.code() is grpc.StatusCode.DATA_LOSS:
-        return MeritError(error.details() or "a stored content is damaged")  # asking again cannot help
-    return Unreachable(f"the control plane at {server} did not answer: {error.code().name}: {error.details()}")

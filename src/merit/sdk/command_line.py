@@ -31,6 +31,8 @@ from pydantic_core import to_json
 
 from merit.sdk.capability import Capability, register
 from merit.sdk.command_template import Template, argv_templates, parameters_of, text_of
+from merit.sdk.context import active
+from merit.sdk.live_lines import LiveLines
 from merit.sdk.outcome import bounded_text
 from merit.sdk.schema import CapabilityError, InvalidInput, Parameter, build_signature
 
@@ -97,6 +99,8 @@ def command_line(
     options: Sequence[str] = (),
     concurrency: int | None = None,
     tags: Sequence[str] = (),
+    safe_to_repeat: bool = True,
+    heartbeat_timeout_s: float | None = None,
 ) -> Capability[..., Any]:
     """Declare a program as a capability.
 
@@ -104,7 +108,8 @@ def command_line(
     JSON Schema of an object. `stdin` is a template like the arguments, or "json" for all parameters as a JSON object, or
     None for nothing. `output` says how standard output (at most `output_bytes_max` bytes) is read. The exit code must be
     among `ok_codes`. The environment holds PATH, HOME and TMPDIR of the worker, LANG=C.UTF-8, and what `env` adds.
-    The attempt fails with the end of standard error (4 KiB) in its message.
+    The attempt fails with the end of standard error (4 KiB) in its message. Whoever follows the task sees the lines of both
+    outputs as they are written (with `output="json"` those of standard error), and each is a sign of progress.
 
     Raises CapabilityError for what does not fit together: the message names the parameter or setting and the reason.
     """
@@ -140,6 +145,8 @@ def command_line(
             signature=signature,
             concurrency=concurrency,
             tags=tags,
+            safe_to_repeat=safe_to_repeat,
+            heartbeat_timeout_s=heartbeat_timeout_s,
         )
     )
 
@@ -195,6 +202,8 @@ class CommandSpecification(msgspec.Struct, forbid_unknown_fields=True, kw_only=T
     options: list[str] = []
     concurrency: int | None = None
     tags: list[str] = []
+    safe_to_repeat: bool = True
+    heartbeat_timeout_s: float | None = None
 
 
 # --- running ------------------------------------------------------------------------------------------------------------
@@ -247,7 +256,7 @@ class _Command:
         loop = asyncio.get_running_loop()
         try:
             transport, talk = await loop.subprocess_exec(
-                lambda: _Talk(self.output_bytes_max, given),
+                lambda: _Talk(self.output_bytes_max, given, self.live_lines()),
                 *argv,
                 stdin=asyncio.subprocess.DEVNULL if given is None else asyncio.subprocess.PIPE,
                 cwd=self.cwd,
@@ -271,6 +280,13 @@ class _Command:
             await talk.wait(talk.exited)
             transport.close()
         return self.judged(argv[0], transport.get_returncode(), talk, time.monotonic() - started_s)
+
+    def live_lines(self) -> dict[int, LiveLines]:
+        """By descriptor; none where the function is called as such, and nobody follows."""
+        context = active.get(None)
+        if context is None:
+            return {}
+        return {1: LiveLines(context, shown=self.output != "json"), 2: LiveLines(context, shown=True)}
 
     def filled(self, arguments: dict[str, Any]) -> list[str]:
         """The arguments of one run. Raises InvalidInput for a value that cannot be, or must not be, an argument."""
@@ -332,6 +348,7 @@ class _Talk(asyncio.SubprocessProtocol):
 
     stdout_bytes_max: int
     stdin: bytes | None
+    live: dict[int, LiveLines]
     stdout: bytearray = field(default_factory=bytearray)
     stderr: bytearray = field(default_factory=bytearray)
     overflown: bool = False
@@ -348,6 +365,9 @@ class _Talk(asyncio.SubprocessProtocol):
             pipe.close()  # after what is written has gone out
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
+        live = self.live.get(fd)
+        if live is not None:
+            live.feed(data)
         if fd == 1:
             if self.overflown:
                 return

@@ -24,6 +24,7 @@ import msgspec
 
 from merit.model.json_depth import too_deep
 from merit.model.limits import JSON_DEPTH_MAX
+from merit.model.limits import LOG_LINES_MAX as LIVE_LINES_MAX
 from merit.sdk.outcome import Evidence, LogLine, ProgressNote, bounded_text
 
 LOG_LINES_MAX = 1_000
@@ -129,8 +130,20 @@ class Context:
             )
         )
 
+    def beat(self) -> None:
+        """Give a sign of life, without a word on how far it is: for what has a heartbeat time-out. It costs little."""
+        self._on_progress(ProgressNote(self.attempt, -1.0, 0.0, None, "", time.time_ns()))
+
+    def tell(self, *lines: str) -> None:
+        """Show lines to whoever follows the task, without adding them to the attempt's log. A sign of life, too.
+
+        They may be left out when there are more of them than can be read.
+        """
+        said = tuple(bounded_text(str(line), LOG_LINE_BYTES_MAX) for line in lines[-LIVE_LINES_MAX:])
+        self._on_progress(ProgressNote(self.attempt, -1.0, 0.0, None, "", time.time_ns(), said))
+
     def log(self, level: Level, message: str, **fields: object) -> None:
-        """Add a structured line to the attempt's log.
+        """Add a structured line to the attempt's log, for whoever follows the task to see at once. A sign of life, too.
 
         Fields that are not JSON are kept as their text. At most 1,000 lines and 256 KiB are kept; what is beyond is counted.
         Raises ValueError for an unknown level.

@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator
 from typing import Any, Protocol
 
-from msgspec import Struct
-
-from merit.model.frames import Settled
-from merit.model.limits import ATTEMPTS_DEFAULT, RUN_TIMEOUT_NS_DEFAULT, SECOND_NS
-from merit.model.tasks import Priority, Refusal
+from merit.model.frames import Settled, Update
+from merit.model.tasks import Refusal
+from merit.sdk.following import Follower, Step
+from merit.sdk.options import TaskRequest
 from merit.sdk.results import MeritError, Refused, Result
 
-
-class TaskRequest(Struct, frozen=True, kw_only=True, gc=False):
-    """A task to be submitted. Times are seconds; ``after`` are tasks that must be completed first."""
-
-    capability: str
-    parameters: Mapping[str, Any] = {}
-    priority: Priority = Priority.MEDIUM
-    run_timeout_s: float = RUN_TIMEOUT_NS_DEFAULT / SECOND_NS
-    attempts_max: int = ATTEMPTS_DEFAULT
-    after: tuple[str, ...] = ()
-    description: str = ""
+__all__ = ["Completions", "OutcomeListener", "Source", "TaskHandle", "TaskRequest"]
 
 
 class Source(Protocol):
@@ -38,15 +27,51 @@ class Source(Protocol):
         """Ask for a task to be called off, without waiting."""
         ...
 
+    def request_follow(self, task_id: str) -> None:
+        """Ask for every step of a task, without waiting."""
+        ...
+
+    def unfollow(self, task_id: str) -> None:
+        """Nobody here follows the task any more."""
+        ...
+
     async def content(self, blob: str) -> bytes:
         """A content from the blob store."""
         ...
 
 
-class TaskHandle:
-    """A submitted task. Await ``result`` for its value, or ``wait`` for how it ended."""
+class OutcomeListener(Protocol):
+    """Who wants to know when a task has ended."""
 
-    __slots__ = ("_accepted", "_done", "_failure", "_settled", "_sink", "_source", "id", "refusal", "tag")
+    def put(self, handle: TaskHandle) -> None:
+        """It is done."""
+        ...
+
+    def fail(self, error: MeritError) -> None:
+        """Nothing more will be heard of it."""
+        ...
+
+
+class TaskHandle:
+    """A submitted task. Await ``result`` for its value, or ``wait`` for how it ended.
+
+    ``id`` is that of an earlier task when the submit turned out to be that one by its idempotency key; it is certain once
+    the task is accepted.
+    """
+
+    __slots__ = (
+        "_accepted",
+        "_done",
+        "_failure",
+        "_followers",
+        "_listeners",
+        "_settled",
+        "_sink",
+        "_source",
+        "id",
+        "refusal",
+        "tag",
+    )
 
     def __init__(self, source: Source, task_id: str, sink: Completions | None = None, tag: Any = None) -> None:
         self.id = task_id
@@ -61,6 +86,8 @@ class TaskHandle:
         # A future for each who waits, so that giving up one wait is nobody else's business.
         self._accepted: list[asyncio.Future[None]] | None = None
         self._done: list[asyncio.Future[None]] | None = None
+        self._listeners: list[OutcomeListener] | None = None
+        self._followers: list[Follower] | None = None
 
     @property
     def done(self) -> bool:
@@ -123,7 +150,69 @@ class TaskHandle:
         """Ask for it to be called off; ``wait`` tells what came of that."""
         self._source.request_cancel(self.id)
 
+    async def follow(self) -> AsyncGenerator[Step, None]:
+        """What happens to the task, step by step, until it has ended; the last one is how it ended.
+
+        Steps that come faster than they are read are joined: the newest state, and the last of the log lines. What a
+        worker says within a quarter of a second is joined as well, and what it says right before the end may not come:
+        the whole log is part of the attempt (``AsyncClient.task``).
+
+        Raises:
+            Refused: the task was never taken.
+            MeritError: the client was closed.
+        """
+        await self.accepted()
+        follower = Follower()
+        if self._settled is not None:
+            follower.settle(self._settled)
+        elif self._failure is not None:
+            raise self._failure
+        else:
+            if self._followers is None:
+                self._followers = []
+                self._source.request_follow(self.id)
+            self._followers.append(follower)
+        try:
+            while (step := await follower.take()) is not None:
+                yield step
+        finally:
+            followers = self._followers
+            if followers is not None and follower in followers:
+                followers.remove(follower)
+                if not followers:
+                    self._followers = None
+                    self._source.unfollow(self.id)
+
     # For the client
+
+    def listen(self, listener: OutcomeListener) -> None:
+        """Tell this one too when the task has ended, at once if it has."""
+        if self.done:
+            listener.put(self)
+        elif self._failure is not None:
+            listener.fail(self._failure)
+        else:
+            self._listeners = [*(self._listeners or ()), listener]
+
+    def unlisten(self, listener: OutcomeListener) -> None:
+        """It does not want to know any more."""
+        if self._listeners is not None and listener in self._listeners:
+            self._listeners.remove(listener)
+
+    def put(self, handle: TaskHandle) -> None:
+        """``handle``, which stands for the same task, is done."""
+        if handle.refusal is not None:
+            self.refuse(handle.refusal)
+        elif handle._settled is not None:
+            self.settle(handle._settled)
+
+    def update(self, update: Update) -> None:
+        """A step of the task."""
+        for follower in self._followers or ():
+            follower.put(update)
+        for listener in self._listeners or ():
+            if isinstance(listener, TaskHandle):  # another handle of the same task
+                listener.update(update)
 
     def accept(self) -> None:
         """The task is durable."""
@@ -150,8 +239,10 @@ class TaskHandle:
             if not future.done():
                 future.set_exception(error)
                 future.exception()  # whoever waits gets it; that nobody does is nothing to be warned of
-        if self._sink is not None:
-            self._sink.fail(error)
+        listeners, self._listeners = self._listeners, None
+        for listener in (*(listeners or ()), *([self._sink] if self._sink is not None else ())):
+            listener.fail(error)
+        self._end_following(error)
 
     def _finish(self) -> None:
         if self._done is not None:
@@ -159,6 +250,20 @@ class TaskHandle:
             self._done = None
         if self._sink is not None:
             self._sink.put(self)
+        if self._listeners is not None:
+            listeners, self._listeners = self._listeners, None
+            for listener in listeners:
+                listener.put(self)
+        if self._followers is not None:
+            self._end_following()
+
+    def _end_following(self, error: MeritError | None = None) -> None:
+        followers, self._followers = self._followers, None
+        for follower in followers or ():
+            if self._settled is not None:
+                follower.settle(self._settled)
+            else:
+                follower.fail(error or Refused(self.refusal or Refusal(self.id, "not_found", "id", "it is not known")))
 
 
 def _one_more(waiting: list[asyncio.Future[None]]) -> asyncio.Future[None]:

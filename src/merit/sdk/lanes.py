@@ -21,7 +21,7 @@ from merit.sdk.capability import Capability
 from merit.sdk.context import Context
 from merit.sdk.execution import Job, run_here
 from merit.sdk.memory import MemoryGauge
-from merit.sdk.outcome import Outcome, ProgressNote
+from merit.sdk.outcome import LogLine, Outcome, ProgressNote
 
 
 class Held(Context):
@@ -34,13 +34,18 @@ class Held(Context):
         self.capability = capability
         self.parameters = job.parameters
         self.queued_ns = time.monotonic_ns()
-        self.gate: Gate | None = None
+        self.gate: Turnstile | None = None
         # What reaches it when it is cancelled, beyond the flag. A body sets this and then looks at the flag; who cancels
         # sets the flag and then looks at this.
         self.interrupt: Callable[[], object] | None = None
 
+    def add_line(self, line: LogLine) -> None:
+        """Keep a line within the bounds, and let those who follow see it in any case."""
+        super().add_line(line)
+        self.pass_on(ProgressNote(self.attempt, -1.0, 0.0, None, "", line.time_ns, (line.text,)))
 
-class Gate:
+
+class Turnstile:
     """Lets at most `limit` attempts of one capability into its queue; the others wait here, in order. For the loop's thread."""
 
     __slots__ = ("_inside", "_limit", "_waiting")
@@ -115,7 +120,7 @@ class ThreadBody:
         """Nothing is kept between attempts."""
 
 
-class Lane:
+class ThreadLane:
     """Threads, at most `width`, started when there is work for them. `start`, `close` are for one thread, the loop's."""
 
     def __init__(self, name: str, width: int, make_body: Callable[[], Body], unbegun: dict[str, Held]) -> None:

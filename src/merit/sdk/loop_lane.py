@@ -18,7 +18,7 @@ from merit.sdk.outcome import AttemptError, Outcome
 
 
 class LoopLane:
-    """Runs at most `width` async functions at a time. Like `Lane`, but all of it happens in the loop's thread."""
+    """Runs at most `width` async functions at a time. Like `ThreadLane`, but all of it happens in the loop's thread."""
 
     def __init__(self, width: int, keeper: Keeper, unbegun: dict[str, Held]) -> None:
         """`unbegun` holds what has not begun, by attempt."""

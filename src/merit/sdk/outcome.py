@@ -41,6 +41,13 @@ class LogLine(msgspec.Struct, frozen=True, gc=False):
     message: str
     fields: bytes = b"{}"
 
+    @property
+    def text(self) -> str:
+        """The entry as one line for people."""
+        level = "" if self.level == "info" else f"{self.level}: "
+        fields = "" if self.fields == b"{}" else f" {self.fields.decode()}"
+        return f"{level}{self.message}{fields}"
+
 
 class Evidence(msgspec.Struct, frozen=True, gc=False):
     """A file that proves work: where it is, its size, and the SHA-256 of its content in hexadecimal."""
@@ -51,7 +58,9 @@ class Evidence(msgspec.Struct, frozen=True, gc=False):
 
 
 class ProgressNote(msgspec.Struct, frozen=True, gc=False):
-    """How far an attempt is. `fraction` is 0..1; `done` and `total` are in the function's own unit, if it gave them."""
+    """How far an attempt is. `fraction` is 0..1, or -1 for a mere sign of life; `done` and `total` are in the function's
+    own unit, if it gave them; `log` are lines to be seen by whoever follows the task.
+    """
 
     attempt: str
     fraction: float
@@ -59,6 +68,7 @@ class ProgressNote(msgspec.Struct, frozen=True, gc=False):
     total: float | None
     message: str
     time_ns: int
+    log: tuple[str, ...] = ()
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False):

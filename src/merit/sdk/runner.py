@@ -15,9 +15,10 @@ from typing import Any
 from merit.sdk import process_child
 from merit.sdk.capability import Capability, Mode
 from merit.sdk.execution import Job, canceled, finish
-from merit.sdk.lanes import Gate, Held, Lane, ThreadBody
+from merit.sdk.lanes import Held, ThreadBody, ThreadLane, Turnstile
 from merit.sdk.loop_lane import LoopLane
 from merit.sdk.memory import MemoryGauge
+from merit.sdk.notes import Notes
 from merit.sdk.outcome import RESULT_BYTES_MAX, AttemptError, Outcome, ProgressNote
 from merit.sdk.process_runner import ChildBody
 from merit.sdk.schema import CapabilityError
@@ -69,14 +70,16 @@ class Runner:
         self._unbegun: dict[str, Held] = {}
         self._began: dict[str, None] = {}  # an ordered set, no larger than what is held
         self._outcomes: deque[Outcome] = deque()
-        self._progress: dict[str, ProgressNote] = {}
-        self._gates = {c.name: Gate(c.concurrency) for c in self._capabilities.values() if c.concurrency is not None}
+        self._notes = Notes()
+        self._gates = {
+            c.name: Turnstile(c.concurrency) for c in self._capabilities.values() if c.concurrency is not None
+        }
         children = min(concurrency, processes or _usable_cpus())
         modules = sorted({c.address[0] for c in self._capabilities.values() if c.mode == "process"})
         unbegun = self._unbegun
-        self._lanes: dict[Mode, Lane | LoopLane] = {
-            "thread": Lane("merit-thread", concurrency, lambda: ThreadBody(self), unbegun),
-            "process": Lane("merit-process", children, lambda: ChildBody(self, modules, cancel_grace_s), unbegun),
+        self._lanes: dict[Mode, ThreadLane | LoopLane] = {
+            "thread": ThreadLane("merit-thread", concurrency, lambda: ThreadBody(self), unbegun),
+            "process": ThreadLane("merit-process", children, lambda: ChildBody(self, modules, cancel_grace_s), unbegun),
             "async": LoopLane(concurrency, self, unbegun),
         }
         self._closed = False
@@ -98,7 +101,7 @@ class Runner:
                 unknown = AttemptError("unknown_capability", f"this worker has no capability {job.capability!r}")
                 self.end(Outcome(attempt, "failed", error=unknown))
                 continue
-            held = Held(job, capability, self._note_progress)
+            held = Held(job, capability, self._notes.put)
             self._held[attempt] = self._unbegun[attempt] = held
             gate = self._gates.get(job.capability)
             if gate is None or gate.enter(held):
@@ -115,7 +118,7 @@ class Runner:
             taken.append(outcome)
             held = held_of.pop(outcome.attempt)
             self._began.pop(outcome.attempt, None)
-            self._progress.pop(outcome.attempt, None)
+            self._notes.forget(outcome.attempt)
             if gates and held is not None:
                 self._leave_gate(held)
         if gates:
@@ -129,12 +132,11 @@ class Runner:
             del self._began[attempt]
         return began
 
-    def progress(self) -> list[ProgressNote]:
-        """The latest note of each attempt that made one since the last call."""
-        notes: list[ProgressNote] = []
-        while self._progress:  # item by item, because threads write to it meanwhile
-            notes.append(self._progress.popitem()[1])
-        return notes
+    def progress(self, now_ns: int) -> list[ProgressNote]:
+        """What attempts have said since it was last handed out, joined to one note each; of each at most one in a quarter
+        of a second. `now_ns` is time.monotonic_ns().
+        """
+        return self._notes.take(now_ns)
 
     def held(self) -> list[str]:
         """Attempts that are queued, running, or ended and not yet handed out."""
@@ -214,9 +216,6 @@ class Runner:
                 self._wake()
             except RuntimeError:  # the loop is closed: nobody is left to be told
                 pass
-
-    def _note_progress(self, note: ProgressNote) -> None:
-        self._progress[note.attempt] = note
 
     # --- inside ---------------------------------------------------------------------------------------------------------
 

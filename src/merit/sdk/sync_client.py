@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Mapping, Sequence
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
-from merit.model.limits import ATTEMPTS_DEFAULT, RUN_TIMEOUT_NS_DEFAULT, SECOND_NS
-from merit.model.tasks import Priority, Refusal
+from merit.model.tasks import Refusal
+from merit.sdk.channel import DEFAULT_TENANT
 from merit.sdk.client import MAP_WINDOW, AsyncClient
-from merit.sdk.handles import TaskHandle, TaskRequest
+from merit.sdk.following import Step
+from merit.sdk.handles import TaskHandle
+from merit.sdk.operations import Where
+from merit.sdk.options import MapArguments, OptionArguments, Options, TaskRequest
 from merit.sdk.results import Result
+from merit.sdk.sync_operations import BlockingOperations
 from merit.sdk.views import Page
 
 T = TypeVar("T")
@@ -64,6 +68,10 @@ class SubmittedTask:
         """The task's value. Raises as ``TaskHandle.result``."""
         return self.wait(timeout_s).value
 
+    def follow(self) -> Iterator[Step]:
+        """What happens to the task, step by step, until it has ended. As ``TaskHandle.follow``."""
+        return _taken_here(self._handle.follow(), self._loop)
+
     def cancel(self) -> None:
         """Ask for it to be called off; ``wait`` tells what came of that."""
         self._loop.call_soon_threadsafe(self._handle.cancel)
@@ -75,9 +83,12 @@ class Client:
     Use it as ``with Client() as merit: …``. See ``AsyncClient`` for what the methods do and raise.
     """
 
-    def __init__(self, server: str | None = None, *, connect_timeout_s: float = 10.0) -> None:
+    def __init__(
+        self, server: str | None = None, *, connect_timeout_s: float = 10.0, tenant: str = DEFAULT_TENANT
+    ) -> None:
         self._loop = _LoopThread.loop()
-        self._client = AsyncClient(server, connect_timeout_s=connect_timeout_s)
+        self._client = AsyncClient(server, connect_timeout_s=connect_timeout_s, tenant=tenant)
+        self._operations = BlockingOperations(self._client.operations, self._do)
 
     def __enter__(self) -> Client:
         self._do(self._client.__aenter__())
@@ -90,30 +101,24 @@ class Client:
         """End the stream. Submitted tasks go on."""
         self._do(self._client.aclose())
 
+    @property
+    def tenant(self) -> str:
+        """Whose tasks they are."""
+        return self._client.tenant
+
+    @property
+    def operations(self) -> BlockingOperations:
+        """What operators see and set: queues, limits, tenants, dead letters, schedules."""
+        return self._operations
+
     def submit(
         self,
         capability: str,
         parameters: Mapping[str, Any] | None = None,
-        *,
-        priority: Priority | str = Priority.MEDIUM,
-        run_timeout_s: float = RUN_TIMEOUT_NS_DEFAULT / SECOND_NS,
-        attempts_max: int = ATTEMPTS_DEFAULT,
-        after: Iterable[str | SubmittedTask] = (),
-        description: str = "",
+        **options: Unpack[OptionArguments],
     ) -> SubmittedTask:
-        """Submit one task; it is durable when this returns."""
-        handle = self._do(
-            self._client.submit(
-                capability,
-                parameters,
-                priority=priority,
-                run_timeout_s=run_timeout_s,
-                attempts_max=attempts_max,
-                after=[item.id if isinstance(item, SubmittedTask) else item for item in after],
-                description=description,
-            )
-        )
-        return SubmittedTask(handle, self._loop)
+        """Submit one task; it is durable when this returns. ``Options`` says what may be asked for."""
+        return SubmittedTask(self._do(self._client.submit(capability, parameters, **options)), self._loop)
 
     def submit_many(self, requests: Sequence[TaskRequest]) -> list[SubmittedTask]:
         """Submit tasks: each part of up to 1,000 is taken as a whole or not at all; all are durable on return."""
@@ -126,14 +131,11 @@ class Client:
         *,
         ordered: bool = True,
         window: int = MAP_WINDOW,
-        priority: Priority | str = Priority.MEDIUM,
-        run_timeout_s: float = RUN_TIMEOUT_NS_DEFAULT / SECOND_NS,
-        attempts_max: int = ATTEMPTS_DEFAULT,
+        **options: Unpack[MapArguments],
     ) -> Iterator[Result]:
         """Run a capability on each input, ``window`` of them in flight; results in order, or as they come."""
         pairs = ((capability, parameters) for parameters in inputs)
-        options = (priority, run_timeout_s, attempts_max)
-        for _, result in self.calls(pairs, window=window, options=options, ordered=ordered):
+        for _, result in self.calls(pairs, window=window, options=Options(**options), ordered=ordered):
             yield result
 
     def calls(
@@ -141,11 +143,7 @@ class Client:
         calls: Iterable[tuple[str, Mapping[str, Any]]],
         *,
         window: int = MAP_WINDOW,
-        options: tuple[Priority | str, float, int] = (
-            Priority.MEDIUM,
-            RUN_TIMEOUT_NS_DEFAULT / SECOND_NS,
-            ATTEMPTS_DEFAULT,
-        ),
+        options: Options | None = None,
         ordered: bool = False,
     ) -> Iterator[tuple[int, Result]]:
         """Run each call (capability and parameters); its place among the calls, and its result, as they come.
@@ -175,6 +173,16 @@ class Client:
         finally:
             feeding.cancel()
 
+    def wait(self, tasks: Iterable[SubmittedTask], timeout_s: float | None = None) -> list[Result]:
+        """How these tasks ended, in their order, once all have."""
+        return self._do(self._client.wait([task._handle for task in tasks], timeout_s))
+
+    def as_completed(self, tasks: Iterable[SubmittedTask], timeout_s: float | None = None) -> Iterator[SubmittedTask]:
+        """These tasks in the order in which they end."""
+        handles = {task._handle: task for task in tasks}
+        for handle in _taken_here(self._client.as_completed(handles, timeout_s), self._loop):
+            yield handles[handle]
+
     def watch(self, task_id: str) -> SubmittedTask:
         """A handle for a task that was submitted before, by anybody."""
 
@@ -191,9 +199,17 @@ class Client:
         """Everything about one task, as JSON has it."""
         return self._do(self._client.task(task_id))
 
-    def tasks(self, *, state: str = "", capability: str = "", limit: int = 100, cursor: str = "") -> Page:
+    def tasks(
+        self,
+        *,
+        state: str = "",
+        capability: str = "",
+        limit: int = 100,
+        cursor: str = "",
+        where: Where | None = None,
+    ) -> Page:
         """Tasks, newest first, a page at a time."""
-        return self._do(self._client.tasks(state=state, capability=capability, limit=limit, cursor=cursor))
+        return self._do(self._client.tasks(state=state, capability=capability, limit=limit, cursor=cursor, where=where))
 
     def workers(self) -> list[dict[str, Any]]:
         """The workers that the control plane knows."""
@@ -205,3 +221,25 @@ class Client:
 
     def _do(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+def _taken_here(items: AsyncGenerator[T, None], loop: asyncio.AbstractEventLoop) -> Iterator[T]:
+    """What an asynchronous generator of the client's loop yields, in this thread."""
+
+    async def following() -> T | None:
+        return await anext(items, None)
+
+    while True:
+        waiting = asyncio.run_coroutine_threadsafe(following(), loop)
+        try:
+            item = waiting.result()
+        except BaseException:  # this thread was interrupted while it waited: the generator ends by the cancel
+            waiting.cancel()
+            raise
+        if item is None:
+            return
+        try:
+            yield item
+        except GeneratorExit:
+            asyncio.run_coroutine_threadsafe(items.aclose(), loop).result()
+            raise

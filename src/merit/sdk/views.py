@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from merit.model.tasks import Priority
-from merit.wire.v1 import tasks_pb2, worker_pb2
+from merit.model.tasks import Priority, RetryPolicy, Terms
+from merit.wire.specs import decode_terms
+from merit.wire.v1 import queues_pb2, schedules_pb2, tasks_pb2, worker_pb2
 
 
 class Page(Struct, frozen=True):
@@ -35,11 +36,44 @@ def task_view(message: tasks_pb2.Task) -> dict[str, Any]:
         "after": list(message.after),
         "submitted": when(message.submitted_ns),
         "ended": when(message.ended_ns),
+        "deadline": when(message.deadline_ns),
+        "due": when(message.due_ns),
+        "terms": _terms(decode_terms(message.terms)) if message.HasField("terms") else {},
+        "dead_letter": message.dead_letter,
+        "successor": message.successor_id,
         "attempts": [_attempt(attempt) for attempt in message.attempts],
         "result": _json(message.result),
         "error": failure_view(message.failure) if message.HasField("failure") else None,
         "why": message.why,
     }
+
+
+def _terms(terms: Terms) -> dict[str, Any]:
+    """What was asked for beyond the usual, and nothing else."""
+    view: dict[str, Any] = {
+        "not_before": when(terms.not_before_ns),
+        "deadline": when(terms.deadline_ns),
+        "queue_timeout_s": terms.queue_timeout_ns / 1e9,
+        "heartbeat_timeout_s": terms.heartbeat_timeout_ns / 1e9,
+        "estimate_s": terms.estimate_ns / 1e9,
+        "retry": None if terms.retry is None else _retry(terms.retry),
+        "key": terms.key,
+        "idempotency_key": terms.idempotency_key,
+        "inputs": dict(terms.inputs),
+        "despite_dead": terms.despite_dead,
+        "labels": dict(terms.labels),
+        "origin": terms.origin,
+        "schedule": terms.schedule,
+    }
+    said = {name: value for name, value in view.items() if value}
+    return said if terms.safe_to_repeat else said | {"safe_to_repeat": False}
+
+
+def _retry(policy: RetryPolicy) -> dict[str, Any]:
+    kinds = ("refused", "failed", "timed_out", "silent", "lost")
+    view: dict[str, Any] = {kind: count for kind in kinds if (count := getattr(policy, kind)) >= 0}
+    waits = {"backoff_s": policy.backoff_ns / 1e9, "backoff_s_max": policy.backoff_ns_max / 1e9}
+    return view | {name: wait_s for name, wait_s in waits.items() if wait_s}
 
 
 def _attempt(message: tasks_pb2.Attempt) -> dict[str, Any]:
@@ -53,7 +87,7 @@ def _attempt(message: tasks_pb2.Attempt) -> dict[str, Any]:
         "wall_s": message.wall_ns / 1e9,
         "cpu_s": message.cpu_ns / 1e9,
         "memory_bytes": message.memory_bytes,
-        "progress": message.progress,
+        "progress": message.progress if message.progress >= 0 else None,
         "progress_message": message.progress_message,
         "trail": _json(message.trail),
         "error": failure_view(message.failure) if message.HasField("failure") else None,
@@ -91,8 +125,74 @@ def status_view(message: tasks_pb2.Status) -> dict[str, Any]:
         "dead": message.dead,
         "canceled": message.canceled,
         "workers": message.workers,
+        "dead_letters": message.dead_letters,
         "journal_bytes": message.journal_bytes,
         "started": when(message.started_ns),
+    }
+
+
+def queue_view(message: queues_pb2.Queue) -> dict[str, Any]:
+    """A queue; ``tenants`` is filled only where one queue was asked for."""
+    return {
+        "capability": message.capability,
+        "pending": message.pending,
+        "running": message.running,
+        "workers": message.workers,
+        "paused": message.paused,
+        "pause_reason": message.pause_reason,
+        "oldest_age_s": message.oldest_age_ns / 1e9,
+        "rules": [rule_view(rule) for rule in message.rules],
+        "tenants": [
+            {"tenant": load.tenant, "pending": load.pending, "running": load.running} for load in message.tenants
+        ],
+    }
+
+
+def rule_view(message: queues_pb2.Rule) -> dict[str, Any]:
+    """A limit; None: there is no limit of that sort."""
+    return {
+        "kind": queues_pb2.RuleKind.Name(message.kind).removeprefix("RULE_KIND_"),
+        "name": message.name,
+        "concurrency": message.concurrency or None,
+        "rate_hz": message.rate_millihz / 1_000 if message.rate_millihz else None,
+        "burst": message.burst or 1,
+    }
+
+
+def tenant_view(message: queues_pb2.Tenant) -> dict[str, Any]:
+    """A tenant: what it gets, and what it has."""
+    return {
+        "tenant": message.name,
+        "weight": message.weight or 1,
+        "live_max": message.live_max or None,
+        "live": message.live,
+    }
+
+
+def schedule_view(planned: schedules_pb2.PlannedSchedule) -> dict[str, Any]:
+    """A schedule, and where it is."""
+    message = planned.schedule
+    template = message.template
+    return {
+        "name": message.name,
+        "tenant": message.tenant,
+        "cron": message.cron,
+        "zone": message.zone or "UTC",
+        "capability": template.capability,
+        "parameters": {"blob": template.parameters_blob} if template.parameters_blob else _json(template.parameters),
+        "priority": Priority(template.priority or Priority.MEDIUM).name,
+        "run_timeout_s": template.run_timeout_ns / 1e9,
+        "timeout_s": template.timeout_ns / 1e9,
+        "attempts_max": template.attempts_max,
+        "description": template.description,
+        "terms": _terms(decode_terms(template.terms)) if template.HasField("terms") else {},
+        "missed": schedules_pb2.Missed.Name(message.missed).removeprefix("MISSED_"),
+        "overlap": schedules_pb2.Overlap.Name(message.overlap).removeprefix("OVERLAP_"),
+        "paused": message.paused,
+        "next": [when(time_ns) for time_ns in planned.next_ns],
+        "last_task": planned.last_task_id,
+        "made": planned.made,
+        "passed_over": planned.passed_over,
     }
 
 

@@ -17,20 +17,18 @@ import grpc
 import msgspec
 
 from merit.model.frames import Assignment, AttemptRef, CellFrame, Report, ReportStatus
-from merit.model.limits import (
-    FAILURE_DETAIL_LENGTH_MAX,
-    FAILURE_MESSAGE_LENGTH_MAX,
-    PAYLOAD_INLINE_BYTES_MAX,
-    TRAIL_BYTES_MAX,
-)
+from merit.model.limits import PAYLOAD_INLINE_BYTES_MAX, SECOND_NS
 from merit.model.tasks import Failure, Progress
 from merit.model.workers import Offer
 from merit.sdk.capability import Capability, declared, only_declaring
 from merit.sdk.channel import Backoff, get_blob, open_channel, put_blob, server_or_default
 from merit.sdk.conversation import Conversation
 from merit.sdk.execution import Job
-from merit.sdk.outcome import Outcome
+from merit.sdk.inputs import check_size, with_inputs
+from merit.sdk.outcome import Outcome, ProgressNote
+from merit.sdk.reports import report_of
 from merit.sdk.runner import Runner
+from merit.sdk.schema import InvalidInput
 from merit.session.link import ProtocolViolation
 from merit.session.worker_end import WorkerEnd
 from merit.wire.frames import decode_cell_frame, encode_worker_frame
@@ -46,11 +44,6 @@ _LOOK_S: Final = 0.05
 _UNSTARTED_NS_MAX: Final = 500_000_000
 """An attempt that waits here longer than this is given back, for somebody else."""
 _NOT_THERE: Final = frozenset({grpc.StatusCode.NOT_FOUND, grpc.StatusCode.DATA_LOSS, grpc.StatusCode.INVALID_ARGUMENT})
-_STATUS: Final = {
-    "completed": ReportStatus.COMPLETED,
-    "failed": ReportStatus.FAILED,
-    "canceled": ReportStatus.CANCELED,
-}
 
 
 class WorkerRefused(Exception):
@@ -238,9 +231,8 @@ class WorkerProcess:
         for attempt in self._runner.started():
             began[attempt] = now_ns
             self._end.started(*_split(attempt))
-        for note in self._runner.progress():
-            task, number = _split(note.attempt)
-            self._end.progressed(Progress(task, number, min(1.0, max(0.0, note.fraction)), note.message))
+        for note in self._runner.progress(now_ns):
+            self._end.progressed(_progress(note))
         if began:
             self._end.running_for(now_ns - next(iter(began.values())))
         self._give_back_older_than(_UNSTARTED_NS_MAX)
@@ -253,9 +245,9 @@ class WorkerProcess:
         for item in assignments:
             if self._leaving:
                 self._end.handed_back(item.task, item.number)
-            elif item.parameters_blob:
+            elif item.parameters_blob or item.inputs:
                 self._fetching.add(_attempt_id(item.task, item.number))
-                self._later(self._begin_with_blob(item))
+                self._later(self._begin_when_complete(item))
             else:
                 jobs.append(_job(item, item.parameters))
         if jobs:
@@ -271,13 +263,14 @@ class WorkerProcess:
         else:
             self._runner.cancel(attempt)
 
-    async def _begin_with_blob(self, item: Assignment) -> None:
-        """Fetch the parameters first."""
+    async def _begin_when_complete(self, item: Assignment) -> None:
+        """Put the parameters together first."""
         attempt = _attempt_id(item.task, item.number)
         try:
-            if self._channel is None:
-                raise ConnectionError("the stream is gone")
-            parameters = await get_blob(self._channel, item.parameters_blob)
+            parameters = await self._parameters(item)
+        except InvalidInput as error:
+            failure = Failure("invalid_input", str(error), permanent=True)
+            self._end.ended(Report(item.task, item.number, ReportStatus.FAILED, failure=failure))
         except (grpc.aio.AioRpcError, ConnectionError, asyncio.InvalidStateError) as error:
             if isinstance(error, grpc.aio.AioRpcError) and error.code() in _NOT_THERE:
                 failure = Failure("blob", f"its parameters could not be fetched: {_brief(error)}")
@@ -293,6 +286,25 @@ class WorkerProcess:
         self._fetching.discard(attempt)
         self._wake()
 
+    async def _parameters(self, item: Assignment) -> bytes:
+        """All parameters of an attempt, results of other tasks included. Raises InvalidInput, and as ``get_blob``."""
+        parameters = await self._content(item.parameters_blob) if item.parameters_blob else item.parameters
+        if not item.inputs:
+            return parameters
+        size_bytes = len(parameters)
+        inputs: list[tuple[str, bytes]] = []
+        for part in item.inputs:
+            value = await self._content(part.blob) if part.blob else part.result
+            size_bytes += len(value)
+            check_size(size_bytes)  # before more is fetched
+            inputs.append((part.name, value))
+        return with_inputs(parameters, inputs)
+
+    async def _content(self, digest: str) -> bytes:
+        if self._channel is None:
+            raise ConnectionError("the stream is gone")
+        return await get_blob(self._channel, digest)
+
     def _give_back_older_than(self, unstarted_ns: int) -> None:
         for attempt in self._runner.unstarted(unstarted_ns, time.monotonic_ns()):
             if self._runner.withdraw(attempt):
@@ -304,7 +316,7 @@ class WorkerProcess:
         if len(outcome.result) > PAYLOAD_INLINE_BYTES_MAX:
             self._later(self._report_with_blob(outcome))
         else:
-            self._end.ended(_report(outcome, outcome.result, ""))
+            self._end.ended(report_of(*_split(outcome.attempt), outcome, outcome.result, ""))
 
     async def _report_with_blob(self, outcome: Outcome) -> None:
         """Store the result first: it has to be durable before the report that names it."""
@@ -318,7 +330,7 @@ class WorkerProcess:
             except (grpc.aio.AioRpcError, ConnectionError, asyncio.InvalidStateError) as error:
                 log.warning("the result of %s could not be stored: %s; trying again", outcome.attempt, _brief(error))
                 await asyncio.sleep(backoff.next_s())
-        self._end.ended(_report(outcome, b"", digest))
+        self._end.ended(report_of(*_split(outcome.attempt), outcome, b"", digest))
         self._wake()
 
     def _later(self, work: Any) -> None:
@@ -389,7 +401,15 @@ def _offer(item: Capability[..., Any]) -> Offer:
         msgspec.json.encode(item.input_schema),
         msgspec.json.encode(item.output_schema),
         item.tags,
+        item.safe_to_repeat,
+        round((item.heartbeat_timeout_s or 0) * SECOND_NS),
     )
+
+
+def _progress(note: ProgressNote) -> Progress:
+    # -1 is a sign of life; whatever else there is, rounding may have brought it out of bounds.
+    fraction = -1.0 if note.fraction < 0 else min(1.0, note.fraction)
+    return Progress(*_split(note.attempt), fraction, note.message, note.log)
 
 
 def _job(item: Assignment, parameters: bytes) -> Job:
@@ -410,50 +430,6 @@ def _attempt_id(task: str, number: int) -> str:
 def _split(attempt: str) -> tuple[str, int]:
     task, _, number = attempt.rpartition("#")
     return task, int(number)
-
-
-def _report(outcome: Outcome, result: bytes, result_blob: str) -> Report:
-    task, number = _split(outcome.attempt)
-    error = outcome.error
-    failure = None
-    if error is not None:
-        failure = Failure(
-            error.kind,
-            error.message[:FAILURE_MESSAGE_LENGTH_MAX],
-            error.detail[-FAILURE_DETAIL_LENGTH_MAX:],
-            not error.retry,
-        )
-    return Report(
-        task,
-        number,
-        _STATUS[outcome.status],
-        result,
-        result_blob,
-        failure,
-        outcome.wall_ns,
-        outcome.cpu_ns,
-        outcome.memory_bytes,
-        _trail(outcome) if outcome.log or outcome.evidence else b"",
-    )
-
-
-def _trail(outcome: Outcome) -> bytes:
-    """Log and evidence as JSON within its bound; the oldest log lines go first, and how many did is said."""
-    lines = [
-        {"time_ns": line.time_ns, "level": line.level, "message": line.message, "fields": msgspec.Raw(line.fields)}
-        for line in outcome.log
-    ]
-    dropped = outcome.log_dropped
-    evidence = [msgspec.structs.asdict(item) for item in outcome.evidence]
-    while True:
-        trail = msgspec.json.encode({"log": lines, "log_dropped": dropped, "evidence": evidence})
-        if len(trail) <= TRAIL_BYTES_MAX:
-            return trail
-        cut = max(1, len(lines) // 4)
-        if not lines:
-            evidence = evidence[: len(evidence) // 2]
-        dropped += min(cut, len(lines))
-        lines = lines[cut:]
 
 
 def _brief(error: BaseException) -> str:

@@ -75,7 +75,10 @@ class CellEnd:
     def assign(self, assignment: Assignment) -> None:
         """One more attempt for this worker."""
         self._assigned += 1
-        self._assignments.push(assignment, len(assignment.parameters) + 96)
+        size = len(assignment.parameters) + 96
+        if assignment.inputs:
+            size += sum(len(item.name) + len(item.result) + 96 for item in assignment.inputs)
+        self._assignments.push(assignment, size)
 
     def cancel(self, attempt: AttemptRef) -> None:
         """This attempt is over; what comes of it does not matter any more."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import deque
 from itertools import islice
 
-from msgspec import Struct
+from msgspec import Struct, field
 
-from merit.model.frames import ClientFrame, ClientHello, ServerFrame, Settled
+from merit.model.frames import ClientFrame, ClientHello, ServerFrame, Settled, Update
 from merit.model.limits import FRAME_ITEMS_MAX
 from merit.model.tasks import Refusal, TaskSpec
 from merit.session.link import Link, Outbox
@@ -17,11 +17,14 @@ Submit = list[TaskSpec]
 
 
 class News(Struct):
-    """What a frame from the control plane brought. ``accepted``: tasks that are durable now and not refused."""
+    """What a frame from the control plane brought. ``accepted``: tasks that are durable now and not refused;
+    ``known``: the ids of submits, and of the tasks that they are by their idempotency keys."""
 
     accepted: list[str]
     refusals: list[Refusal]
     outcomes: list[Settled]
+    updates: list[Update] = field(default_factory=list)
+    known: list[tuple[str, str]] = field(default_factory=list)
 
 
 class _Sent(Struct):
@@ -35,7 +38,9 @@ class ClientEnd:
     """One for the life of the client; ``connect`` begins each new stream.
 
     A submit is kept until it is acknowledged as durable and goes out again on a new stream until then; the ids make a
-    repeated one harmless. What is accepted and not yet final is watched again on each new stream.
+    repeated one harmless. What is accepted and not yet final is watched again on each new stream, and what is followed
+    is followed again. A submit that turns out to be another task, by its idempotency key, counts as accepted, and that
+    task is watched in its place.
     """
 
     def __init__(self, client: str) -> None:
@@ -47,7 +52,13 @@ class ClientEnd:
         self._submitted = 0
         self._cancels: dict[str, int] = {}
         """And how many submits have to be on their way before, so that none is overtaken."""
+        self._follow: dict[str, int] = {}
+        """As ``_cancels``."""
+        self._following: dict[str, None] = {}
+        """Not final, as far as is known here."""
         self._sent: deque[_Sent] = deque()
+        self._aliases: dict[str, str] = {}
+        """Submits that are known as other tasks and not acknowledged yet."""
         self._waiting: dict[str, None] = {}
         """Accepted and not final, as far as is known here."""
         self._again: set[str] = set()
@@ -75,6 +86,7 @@ class ClientEnd:
                 self.submit(submit)
         unsaid = [task_id for frame in sent for task_id in frame.cancels]
         self._cancels = dict.fromkeys([*unsaid, *self._cancels], self._submitted)
+        self._follow = dict.fromkeys(self._following, self._submitted)
         self._watch = dict(self._waiting)
 
     def disconnected(self) -> None:
@@ -93,6 +105,17 @@ class ClientEnd:
         self._waiting[task_id] = None
         self._watch[task_id] = None
 
+    def follow(self, task_id: str) -> None:
+        """Be told of every step of a task until it has ended; its outcome comes only if it is also watched."""
+        self.unfollow(task_id)
+        self._following[task_id] = None
+        self._follow[task_id] = self._submitted
+
+    def unfollow(self, task_id: str) -> None:
+        """It need not be said again on another stream. On this one it goes on."""
+        self._following.pop(task_id, None)
+        self._follow.pop(task_id, None)
+
     def cancel(self, task_id: str) -> None:
         """Ask for a task to be called off."""
         self._cancels[task_id] = self._submitted
@@ -105,30 +128,44 @@ class ClientEnd:
         """
         fresh = self._link.admit(frame.sequence, frame.ack)
         refused = {refusal.task for refusal in frame.refusals} if fresh else set()
+        if fresh and frame.known:
+            self._aliases.update(frame.known)
         accepted: list[str] = []
-        waiting = self._waiting
+        waiting, aliases = self._waiting, self._aliases
         while self._sent and self._sent[0].sequence <= self._link.acked:
             for submit in self._sent.popleft().submits:
                 for task in submit:
                     self._again.discard(task.id)
                     if task.id not in refused:
                         accepted.append(task.id)
-                        waiting[task.id] = None
+                        if not (aliases and aliases.pop(task.id, "")):
+                            waiting[task.id] = None
         if not fresh:
             return News(accepted, [], [])
+        following = self._following
+        for task_id, existing in frame.known:
+            waiting.pop(task_id, None)
+            if existing not in waiting:
+                self.watch(existing)
+            if task_id in following:
+                self.unfollow(task_id)
+                self.follow(existing)
         for task_id in refused:
             waiting.pop(task_id, None)
+            following.pop(task_id, None)
         for outcome in frame.outcomes:
             waiting.pop(outcome.task, None)
+            if following:
+                following.pop(outcome.task, None)
         self._link.deal(frame.sequence)
-        return News(accepted, frame.refusals, frame.outcomes)
+        return News(accepted, frame.refusals, frame.outcomes, frame.updates, frame.known)
 
     def frame(self) -> ClientFrame | None:
         """The next frame to send now, or None."""
         if not self.connected:
             return None
         link = self._link
-        if link.open and (self._hello is not None or self._submits or self._watch or self._cancels):
+        if link.open and (self._hello is not None or self._submits or self._watch or self._cancels or self._follow):
             return self._content()
         if link.ack_urgent:
             _, ack = link.stamp(content=False)
@@ -140,19 +177,24 @@ class ClientEnd:
         watch = _first(self._watch, FRAME_ITEMS_MAX)
         # Not before everything that was submitted until then is out: one of it may be what is to be called off.
         sent = self._submitted - len(self._submits)
-        due = sum(1 for position in self._cancels.values() if position <= sent)
-        cancels = _first(self._cancels, min(due, FRAME_ITEMS_MAX))
+        cancels = _due(self._cancels, sent) if self._cancels else []
+        follow = _due(self._follow, sent) if self._follow else []
         # Single tasks are taken before groups. One that was submitted after a group may need a task of it, and so goes
         # as a group of its own.
         first_group = next((place for place, submit in enumerate(submits) if len(submit) > 1), len(submits))
         single = [submit[0] for submit in submits[:first_group]]
         groups = submits[first_group:]
         again = [task.id for submit in submits for task in submit if task.id in self._again] if self._again else []
-        frame = ClientFrame(0, 0, self._hello, single, groups, watch, cancels, again)
+        frame = ClientFrame(0, 0, self._hello, single, groups, watch, cancels, again, follow)
         frame.sequence, frame.ack = self._link.stamp(content=True)
         self._sent.append(_Sent(frame.sequence, submits, watch, cancels))
         self._hello = None
         return frame
+
+
+def _due(ids: dict[str, int], sent: int) -> list[str]:
+    """Take out what does not overtake a submit, now that ``sent`` of them are on their way."""
+    return _first(ids, sum(1 for position in ids.values() if position <= sent))
 
 
 def _first(ids: dict[str, int] | dict[str, None], count: int) -> list[str]:

@@ -9,6 +9,7 @@ from merit.model.limits import MILLISECOND_NS
 from merit.model.tasks import Progress
 from merit.model.workers import Offer
 from merit.session.link import Link, Outbox
+from merit.session.newest import Newest, newer_progress
 
 LOOKAHEAD_NS = 100 * MILLISECOND_NS
 """A worker takes as many attempts in advance as it will need for this long: enough to bridge the way to the control
@@ -53,7 +54,7 @@ class WorkerEnd:
         self._sent: deque[tuple[int, list[Report]]] = deque()
         self._started: list[AttemptRef] = []
         self._returned: list[AttemptRef] = []
-        self._progress: dict[Key, Progress] = {}
+        self._progress: Newest[Key, Progress] = Newest(newer_progress)
         self._mean_ns = 0.0
         self._taken = 0
         self._granted = 0
@@ -148,15 +149,17 @@ class WorkerEnd:
             self._started.append(AttemptRef(task, number))
 
     def progressed(self, progress: Progress) -> None:
-        """How far an attempt is; the newest word wins."""
-        if (progress.task, progress.number) in self._held:
-            self._progress[progress.task, progress.number] = progress
+        """How far an attempt is; the newest word wins, and log lines add up."""
+        key = (progress.task, progress.number)
+        if key in self._held:
+            self._progress.put(key, progress)
 
     def ended(self, report: Report) -> None:
         """An attempt is over; its report is kept until it is acknowledged."""
         if self._held.pop((report.task, report.number), None) is None:
             return
-        self._progress.pop((report.task, report.number), None)
+        if self._progress:
+            self._progress.drop((report.task, report.number))
         if report.wall_ns:
             mean = self._mean_ns
             self._mean_ns = mean + _SMOOTHING * (report.wall_ns - mean) if mean else float(report.wall_ns)
@@ -219,7 +222,7 @@ class WorkerEnd:
             reports,
             started,
             self._returned,
-            list(self._progress.values()),
+            self._progress.take() if self._progress else [],
             self._granted,
             self.draining,
             bye,
@@ -231,7 +234,7 @@ class WorkerEnd:
             self._bye_sequence = frame.sequence
         if self.draining and not self._drain_told:
             self._drain_sequence = frame.sequence
-        self._hello, self._started, self._returned, self._progress = None, [], [], {}
+        self._hello, self._started, self._returned = None, [], []
         self._granted_told = self._granted
         self._drain_told = self.draining
         return frame

@@ -16,8 +16,11 @@ from merit.model.commands import (
     Allocate,
     AttachWorker,
     CancelTasks,
+    Command,
     DetachWorker,
     FollowUp,
+    SetRule,
+    SetTenant,
     StartLeadership,
     SubmitTasks,
     TakeFrame,
@@ -26,7 +29,8 @@ from merit.model.commands import (
 from merit.model.effects import SendAssignment
 from merit.model.frames import AttemptRef, Hello, Report, ReportStatus
 from merit.model.limits import SECOND_NS, Limits
-from merit.model.tasks import Failure, Progress, TaskSpec
+from merit.model.rules import Rule, RuleKind, TenantTerms
+from merit.model.tasks import Failure, Progress, TaskSpec, Terms
 from merit.model.workers import Offer
 
 TENANT = "default"
@@ -40,9 +44,20 @@ def an_id(number: int) -> str:
     return f"01900000-0000-7000-8000-{number:012x}"
 
 
+def number_of(task_id: str) -> int:
+    """The number of the task with this id."""
+    return int(task_id[-12:], 16)
+
+
 def a_spec(number: int = 1, capability: str = "echo", *, after: Iterable[int] = (), **fields: Any) -> TaskSpec:
     """Task `number`, which needs the tasks numbered `after`; `fields` as `TaskSpec` has them."""
     return TaskSpec(an_id(number), capability, after=tuple(an_id(other) for other in after), **fields)
+
+
+def with_terms(number: int = 1, capability: str = "echo", *, after: Iterable[int] = (), **fields: Any) -> TaskSpec:
+    """Task `number`, like `a_spec`, with terms of its own; `fields` as `Terms` or `TaskSpec` has them."""
+    own = {name: fields.pop(name) for name in TaskSpec.__struct_fields__ if name in fields}
+    return a_spec(number, capability, after=after, terms=Terms(**fields), **own)
 
 
 def an_offer(name: str = "echo", **fields: Any) -> Offer:
@@ -119,14 +134,31 @@ def say(
     return machine.handle(frame, _when(machine, now_ns))
 
 
-def submit(machine: Machine, *specs: TaskSpec, atomic: bool = False, now_ns: int | None = None) -> Decision:
+def submit(
+    machine: Machine, *specs: TaskSpec, atomic: bool = False, tenant: str = TENANT, now_ns: int | None = None
+) -> Decision:
     """Hand in the tasks in one submit."""
-    return machine.handle(SubmitTasks(TENANT, PRINCIPAL, list(specs), atomic), _when(machine, now_ns))
+    return machine.handle(SubmitTasks(tenant, PRINCIPAL, list(specs), atomic), _when(machine, now_ns))
 
 
-def cancel(machine: Machine, *numbers: int, now_ns: int | None = None) -> Decision:
+def tell(machine: Machine, kind: type[Command], *fields: Any, tenant: str = TENANT) -> Decision:
+    """Any command, at the present time; `fields` are those that come after tenant and principal."""
+    return machine.handle(kind(tenant, PRINCIPAL, *fields), machine.now_ns)
+
+
+def limit(machine: Machine, kind: RuleKind, name: str, **fields: Any) -> Decision:
+    """Set a limit, or end it when there are no `fields`; as `Rule` has them."""
+    return tell(machine, SetRule, Rule(kind, name, **fields))
+
+
+def a_tenant(machine: Machine, name: str, **fields: Any) -> Decision:
+    """From now on a tenant gets this; `fields` as `TenantTerms` has them."""
+    return tell(machine, SetTenant, TenantTerms(name, **fields))
+
+
+def cancel(machine: Machine, *numbers: int, tenant: str = TENANT, now_ns: int | None = None) -> Decision:
     """Call off the tasks with these numbers."""
-    command = CancelTasks(TENANT, PRINCIPAL, [an_id(number) for number in numbers])
+    command = CancelTasks(tenant, PRINCIPAL, [an_id(number) for number in numbers])
     return machine.handle(command, _when(machine, now_ns))
 
 

@@ -54,6 +54,42 @@ class StrategyContract:
                     chosen = strategy.choose(capability)
                     assert chosen in able if able else chosen is None
 
+    def test_those_to_avoid_are_chosen_by_nobody(self, make: MakeStrategy) -> None:
+        """And somebody else is, if anybody else has room: the one who would be chosen if they were not there."""
+        for seed in range(20):
+            rng, strategy, rooms = Random(seed), make(), {}
+            for _ in range(100):
+                worker = f"w{rng.randrange(8)}"
+                capabilities = tuple(rng.sample(CAPABILITIES, rng.randint(1, 3)))
+                strategy.place(worker, capabilities, rng.randrange(10), rng.randint(1, 8))
+                rooms[worker] = capabilities
+                if rng.random() < 0.3:
+                    strategy.remove(worker)
+                    del rooms[worker]
+                avoid = {f"w{rng.randrange(8)}" for _ in range(rng.randrange(9))} | {"never seen"}
+                for capability in CAPABILITIES:
+                    able = {name for name, offered in rooms.items() if capability in offered} - avoid
+                    chosen = strategy.choose(capability, avoid)
+                    assert chosen in able if able else chosen is None
+                    usual = strategy.choose(capability)
+                    assert usual in avoid or chosen == usual
+                    assert strategy.choose(capability, ()) == usual
+
+    def test_avoiding_some_costs_the_same_in_a_large_fleet(self, make: MakeStrategy) -> None:
+        avoid = {f"w{number}" for number in range(8)}
+
+        def cost(workers: int) -> int:
+            strategy = make()
+            for number in range(workers):
+                strategy.place(f"w{number}", CAPABILITIES, number % 8, 8)
+
+            def some() -> None:
+                assert strategy.choose("add", avoid) is not None
+
+            return _lines_run(some)
+
+        assert cost(5_000) <= 1.3 * cost(50)
+
     def test_the_same_calls_give_the_same_choices(self, make: MakeStrategy) -> None:
         def choices() -> list[str | None]:
             rng, strategy, chosen = Random(7), make(), []

@@ -7,6 +7,7 @@ translation there is: a field that is seldom set is looked at only where it can 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 
 from merit.model.frames import (
     Assignment,
@@ -20,19 +21,20 @@ from merit.model.frames import (
     ReportStatus,
     ServerFrame,
     Settled,
+    Update,
     Welcome,
     WorkerFrame,
 )
-from merit.model.limits import ATTEMPTS_DEFAULT, FRAME_ITEMS_RECEIVED_MAX, RUN_TIMEOUT_NS_DEFAULT
-from merit.model.tasks import Failure, Priority, Progress, Refusal, TaskSpec, TaskState
+from merit.model.limits import FRAME_ITEMS_RECEIVED_MAX, LOG_LINES_MAX
+from merit.model.tasks import Failure, Input, Progress, Refusal, TaskState
 from merit.model.workers import Offer
+from merit.wire.specs import add_specs, decode_spec
 from merit.wire.v1 import tasks_pb2 as tasks
 from merit.wire.v1 import worker_pb2 as worker
 
 _COMPLETED = ReportStatus.COMPLETED
 _STATUS: Mapping[int, ReportStatus] = {int(status): status for status in ReportStatus}
 _STATE: Mapping[int, TaskState] = {int(state): state for state in TaskState}
-_PRIORITY: Mapping[int, Priority] = {0: Priority.MEDIUM, **{int(priority): priority for priority in Priority}}
 
 
 def _check_items(*counts: int) -> None:
@@ -75,7 +77,9 @@ def encode_worker_frame(frame: WorkerFrame) -> worker.WorkerFrame:
     _add_refs(message.started, frame.started)
     _add_refs(message.returned, frame.returned)
     for note in frame.progress:
-        message.progress.add(task_id=note.task, number=note.number, fraction=note.fraction, message=note.message)
+        message.progress.add(
+            task_id=note.task, number=note.number, fraction=note.fraction, message=note.message, log=note.log
+        )
     return message
 
 
@@ -99,7 +103,7 @@ def decode_worker_frame(message: worker.WorkerFrame) -> WorkerFrame:
         [_decode_report(report) for report in message.reports],
         _decode_refs(message.started),
         _decode_refs(message.returned),
-        [Progress(note.task_id, note.number, note.fraction, note.message) for note in message.progress],
+        [_decode_progress(note) for note in message.progress],
         message.credits,
         message.draining,
         message.bye,
@@ -124,6 +128,12 @@ def _decode_report(report: worker.Report) -> Report:
     )
 
 
+def _decode_progress(note: worker.Progress) -> Progress:
+    # One line more than is allowed is enough for the door to refuse the note.
+    log = tuple(islice(note.log, LOG_LINES_MAX + 1)) if note.log else ()
+    return Progress(note.task_id, note.number, note.fraction, note.message, log)
+
+
 def encode_cell_frame(frame: CellFrame) -> worker.CellFrame:
     """What the control plane sends to a worker."""
     message = worker.CellFrame(
@@ -134,7 +144,7 @@ def encode_cell_frame(frame: CellFrame) -> worker.CellFrame:
         message.welcome.CopyFrom(worker.Welcome(cell=welcome.cell, epoch=welcome.epoch, beat_ns=welcome.beat_ns))
     add = message.assignments.add
     for item in frame.assignments:
-        add(
+        entry = add(
             task_id=item.task,
             number=item.number,
             capability=item.capability,
@@ -142,6 +152,10 @@ def encode_cell_frame(frame: CellFrame) -> worker.CellFrame:
             parameters_blob=item.parameters_blob,
             run_timeout_ns=item.run_timeout_ns,
         )
+        if item.heartbeat_timeout_ns:
+            entry.heartbeat_timeout_ns = item.heartbeat_timeout_ns
+        for more in item.inputs:
+            entry.inputs.add(name=more.name, result=more.result, result_blob=more.blob)
     _add_refs(message.cancels, frame.cancels)
     return message
 
@@ -163,6 +177,8 @@ def decode_cell_frame(message: worker.CellFrame) -> CellFrame:
                 item.parameters,
                 item.parameters_blob,
                 item.run_timeout_ns,
+                tuple(Input(more.name, more.result, more.result_blob) for more in item.inputs) if item.inputs else (),
+                item.heartbeat_timeout_ns,
             )
             for item in message.assignments
         ],
@@ -188,6 +204,8 @@ def _encode_hello(hello: Hello) -> worker.Hello:
                 input_schema=offer.input_schema,
                 output_schema=offer.output_schema,
                 tags=offer.tags,
+                not_safe_to_repeat=not offer.safe_to_repeat,
+                heartbeat_timeout_ns=offer.heartbeat_timeout_ns,
             )
             for offer in hello.offers
         ],
@@ -209,6 +227,8 @@ def _decode_hello(message: worker.Hello) -> Hello:
                 offer.input_schema,
                 offer.output_schema,
                 tuple(offer.tags),
+                not offer.not_safe_to_repeat,
+                offer.heartbeat_timeout_ns,
             )
             for offer in message.capabilities
         ),
@@ -250,30 +270,19 @@ def decode_failure(message: worker.Failure) -> Failure:
 def encode_client_frame(frame: ClientFrame) -> tasks.ClientFrame:
     """What a client sends."""
     message = tasks.ClientFrame(
-        sequence=frame.sequence, ack=frame.ack, watch=frame.watch, cancels=frame.cancels, again=frame.again
+        sequence=frame.sequence,
+        ack=frame.ack,
+        watch=frame.watch,
+        cancels=frame.cancels,
+        again=frame.again,
+        follow=frame.follow,
     )
     if frame.hello is not None:
         message.hello.CopyFrom(tasks.ClientHello(client_id=frame.hello.client))
-    _add_specs(message.tasks, frame.tasks)
+    add_specs(message.tasks, frame.tasks)
     for group in frame.groups:
-        _add_specs(message.groups.add().tasks, group)
+        add_specs(message.groups.add().tasks, group)
     return message
-
-
-def _add_specs(field: object, specs: Iterable[TaskSpec]) -> None:
-    add = field.add  # type: ignore[attr-defined]  # a repeated TaskSpec
-    for spec in specs:
-        add(
-            id=spec.id,
-            capability=spec.capability,
-            parameters=spec.parameters,
-            parameters_blob=spec.parameters_blob,
-            priority=int(spec.priority),
-            run_timeout_ns=spec.run_timeout_ns,
-            attempts_max=spec.attempts_max,
-            after=spec.after,
-            description=spec.description,
-        )
 
 
 def decode_client_frame(message: tasks.ClientFrame) -> ClientFrame:
@@ -283,7 +292,8 @@ def decode_client_frame(message: tasks.ClientFrame) -> ClientFrame:
         ValueError: a field has a value that it cannot have, or the frame has too many items.
     """
     groups = message.groups
-    counts = (len(message.tasks), len(groups), len(message.watch), len(message.cancels))
+    watched = len(message.watch) + len(message.follow)
+    counts = (len(message.tasks), len(groups), watched, len(message.cancels), len(message.again))
     _check_items(*counts)
     if groups:
         _check_items(*counts, *(len(group.tasks) for group in groups))
@@ -291,28 +301,12 @@ def decode_client_frame(message: tasks.ClientFrame) -> ClientFrame:
         message.sequence,
         message.ack,
         ClientHello(message.hello.client_id) if message.HasField("hello") else None,
-        [_decode_spec(spec) for spec in message.tasks],
-        [[_decode_spec(spec) for spec in group.tasks] for group in message.groups],
+        [decode_spec(spec) for spec in message.tasks],
+        [[decode_spec(spec) for spec in group.tasks] for group in message.groups],
         list(message.watch),
         list(message.cancels),
         list(message.again),
-    )
-
-
-def _decode_spec(spec: tasks.TaskSpec) -> TaskSpec:
-    priority = _PRIORITY.get(spec.priority)
-    if priority is None:
-        raise ValueError(f"tasks.priority: {spec.priority} is none of 0 to {len(Priority)}")
-    return TaskSpec(
-        spec.id,
-        spec.capability,
-        spec.parameters,
-        spec.parameters_blob,
-        priority,
-        spec.run_timeout_ns or RUN_TIMEOUT_NS_DEFAULT,
-        spec.attempts_max or ATTEMPTS_DEFAULT,
-        tuple(spec.after) if spec.after else (),
-        spec.description,
+        list(message.follow),
     )
 
 
@@ -337,6 +331,18 @@ def encode_server_frame(frame: ServerFrame) -> tasks.ServerFrame:
         )
         if outcome.failure is not None:
             entry.failure.CopyFrom(encode_failure(outcome.failure))
+    for update in frame.updates:
+        message.updates.add(
+            task_id=update.task,
+            state=int(update.state),
+            attempts=update.attempts,
+            worker_id=update.worker,
+            fraction=update.fraction,
+            message=update.message,
+            log=update.log,
+        )
+    for submitted, known in frame.known:
+        message.known.add(submitted_id=submitted, task_id=known)
     return message
 
 
@@ -357,13 +363,32 @@ def decode_server_frame(message: tasks.ServerFrame) -> ServerFrame:
         [_decode_outcome(outcome) for outcome in message.outcomes],
         message.refused,
         message.permanent,
+        [_decode_update(update) for update in message.updates],
+        [(known.submitted_id, known.task_id) for known in message.known],
+    )
+
+
+def _decode_state(field: str, number: int) -> TaskState:
+    state = _STATE.get(number)
+    if state is None:
+        raise ValueError(f"{field}: {number} is unknown; is the server newer than this client?")
+    return state
+
+
+def _decode_update(update: tasks.Update) -> Update:
+    return Update(
+        update.task_id,
+        _decode_state("updates.state", update.state),
+        update.attempts,
+        update.worker_id,
+        update.fraction,
+        update.message,
+        tuple(update.log),
     )
 
 
 def _decode_outcome(outcome: tasks.Outcome) -> Settled:
-    state = _STATE.get(outcome.state)
-    if state is None:
-        raise ValueError(f"outcomes.state: {outcome.state} is unknown; is the server newer than this client?")
+    state = _decode_state("outcomes.state", outcome.state)
     return Settled(
         outcome.task_id,
         state,

@@ -6,37 +6,60 @@ import asyncio
 import contextlib
 import os
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
 from merit.lab.bench.fleet import FleetFailed, until
 from merit.model.frames import Settled
 from merit.model.ids import make_id
 from merit.model.limits import SUBMIT_TASKS_MAX
 from merit.model.tasks import TaskSpec, TaskState
-from merit.sdk.channel import open_channel
+from merit.sdk.channel import DEFAULT_TENANT, for_tenant, open_channel
 from merit.sdk.conversation import Conversation
 from merit.session.client_end import ClientEnd
 from merit.wire.frames import decode_server_frame, encode_client_frame
 from merit.wire.v1 import tasks_pb2_grpc
 
+PREFETCHED: Final = 1_100
+"""What one worker takes in advance of tasks as short as no-ops: those do not wait any more."""
 _ID_BYTES = 10
+
+
+def noop(task_id: str, _: int) -> TaskSpec:
+    """The usual task of a flood."""
+    return TaskSpec(task_id, "bench.noop", b'{"x":1}')
 
 
 class Flood:
     """Use it as ``async with Flood(server) as flood``; the session's own rules over a stream, without handles.
 
     With ``refill`` a new task is submitted for each that is completed, so that their number stays.
+
+    Args:
+        server: ``HOST:PORT`` of the control plane.
+        spec_of: makes a task of its id and its number, from 0.
+        tenant: whose tasks they are.
+        heard: told each outcome.
     """
 
-    def __init__(self, server: str, capability: str = "bench.noop") -> None:
+    def __init__(
+        self,
+        server: str,
+        spec_of: Callable[[str, int], TaskSpec] = noop,
+        *,
+        tenant: str = DEFAULT_TENANT,
+        heard: Callable[[Settled], None] | None = None,
+    ) -> None:
         self.submitted = 0
         self.accepted = 0
         self.completed = 0
         self.refill = False
-        self._capability = capability
+        self._spec_of = spec_of
+        self._heard = heard
         self._channel = open_channel(server)
-        self._end = ClientEnd("bench-flood")
-        self._conversation = Conversation(tasks_pb2_grpc.TasksStub(self._channel).Session(), self._take)
+        self._end = ClientEnd(f"bench-flood-{os.urandom(_ID_BYTES).hex()}")
+        stub = tasks_pb2_grpc.TasksStub(for_tenant(self._channel, tenant))
+        self._conversation = Conversation(stub.Session(), self._take)
         self._reading: asyncio.Task[None]
 
     async def __aenter__(self) -> Flood:
@@ -53,11 +76,15 @@ class Flood:
 
     async def submit(self, count: int, wait_s: float) -> None:
         """Submit this many, in groups of 1,000; all are durable on return. Raises ``FleetFailed``."""
-        self._add(count)
-        self._pump()
+        self.add(count)
         if not await until(lambda: self.accepted == self.submitted or self._reading.done(), wait_s):
             raise FleetFailed(f"only {self.accepted:,} of {self.submitted:,} tasks were taken within {wait_s:g} s")
         self._check()
+
+    def add(self, count: int) -> None:
+        """As ``submit``, without waiting for anything."""
+        self._add(count)
+        self._pump()
 
     async def work(self, count: int, wait_s: float) -> None:
         """Wait until this many more are completed. Raises ``FleetFailed``."""
@@ -72,15 +99,16 @@ class Flood:
             raise FleetFailed("the control plane ended the stream")
 
     def _add(self, count: int) -> None:
-        self.submitted += count
+        spec_of = self._spec_of
         while count > 0:
-            size = min(count, SUBMIT_TASKS_MAX)
+            size, first = min(count, SUBMIT_TASKS_MAX), self.submitted
             count -= size
+            self.submitted += size
             now_ns, noise = time.time_ns(), os.urandom(_ID_BYTES * size)
             self._end.submit(
                 [
-                    TaskSpec(make_id(now_ns, noise[start : start + _ID_BYTES]), self._capability, b'{"x":1}')
-                    for start in range(0, len(noise), _ID_BYTES)
+                    spec_of(make_id(now_ns, noise[place * _ID_BYTES : (place + 1) * _ID_BYTES]), first + place)
+                    for place in range(size)
                 ]
             )
 
@@ -97,6 +125,8 @@ class Flood:
         for outcome in outcomes:
             if outcome.state is not TaskState.COMPLETED:
                 raise FleetFailed(f"a task came to nothing: {outcome}")
+            if self._heard is not None:
+                self._heard(outcome)
         self.completed += len(outcomes)
         if self.refill:
             self._add(len(outcomes))

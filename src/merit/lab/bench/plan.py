@@ -8,7 +8,8 @@ from msgspec import Struct
 
 
 class Plan(Struct, frozen=True, kw_only=True):
-    """Sizes of all benchmarks; the defaults are those that the bars are for, and keep each below 50 s."""
+    """Sizes of all benchmarks; the defaults are those that the bars are for, and keep each below 50 s, queue below
+    three minutes."""
 
     state: Path | None = None
     """Directory on whose disk the state lies while it is measured; the system's temporary one by default."""
@@ -32,11 +33,25 @@ class Plan(Struct, frozen=True, kw_only=True):
     restart_events: int = 1_000_000
     """recovery: events after the snapshot that a start has to fold."""
     waiting: int = 1_000_000
-    """scale: tasks that wait."""
+    """scale, queue: tasks that wait."""
     waiting_few: int = 1_000
+    """scale, queue: as many, besides what workers take in advance, where only few wait."""
     scale_tasks: int = 20_000
     """scale: tasks whose cost is measured, each time."""
     busy_workers: int = 10
     idle_workers: int = 5_000
     soak_s: float = 0.0
     """scale: how long to look at memory under load instead of all else."""
+    hot_nap_s: float = 0.12
+    """queue: how long the tasks of the tenants take."""
+    hot_repeats: int = 5
+    limit_pairs: int = 20
+    """queue: comparisons with and without each limit."""
+    limit_tasks: int = 2_000
+    """queue: tasks whose cost is measured, each time."""
+    delayed: int = 100_000
+    """queue: tasks that wait for their time."""
+    delay_spread_s: float = 20.0
+    """queue: over how long their times are spread."""
+    flow_rate_per_s: int = 5_000
+    """queue: submits offered meanwhile."""

@@ -8,7 +8,7 @@ from statistics import linear_regression
 
 from merit.lab.bench.figures import Figure, median
 from merit.lab.bench.fleet import Fleet, cpu_s, rss_bytes
-from merit.lab.bench.flood import Flood
+from merit.lab.bench.flood import PREFETCHED, Flood
 from merit.lab.bench.plan import Plan
 from merit.model.limits import Limits
 
@@ -19,8 +19,6 @@ IDLE_BYTES_MAX = 100_000
 _REPEATS = 3
 _CROWD = 2_500
 """Idle workers in one process."""
-_PREFETCHED = 1_100
-"""What one worker takes in advance of tasks as short as these: those do not wait any more."""
 _WAIT_S = 120.0
 _SOAK_LOOKS = 40
 
@@ -50,7 +48,7 @@ async def _cost_with(plan: Plan, waiting: int) -> tuple[float, float]:
         try:
             async with Flood(fleet.server) as flood:
                 before = rss_bytes(fleet.cell)
-                await flood.submit(waiting + plan.workers * _PREFETCHED, _WAIT_S)
+                await flood.submit(waiting + plan.workers * PREFETCHED, _WAIT_S)
                 waiting_bytes = (rss_bytes(fleet.cell) - before) / flood.submitted
                 flood.refill = True
                 fleet.add_workers(plan.workers, plan.concurrency)
@@ -73,7 +71,7 @@ async def _workers(plan: Plan) -> list[Figure]:
         client = await fleet.connect()
         try:
             async with Flood(fleet.server) as flood:
-                await flood.submit(plan.waiting_few + plan.busy_workers * _PREFETCHED, _WAIT_S)
+                await flood.submit(plan.waiting_few + plan.busy_workers * PREFETCHED, _WAIT_S)
                 flood.refill = True
                 fleet.add_workers(plan.busy_workers, plan.concurrency)
                 await fleet.attached(client, plan.busy_workers)
@@ -88,7 +86,7 @@ async def _workers(plan: Plan) -> list[Figure]:
                 await fleet.attached(client, plan.busy_workers + plan.idle_workers)
                 idle_bytes = (rss_bytes(fleet.cell) - before) / plan.idle_workers
                 flood.refill = True
-                await flood.submit(plan.waiting_few + plan.busy_workers * _PREFETCHED, _WAIT_S)
+                await flood.submit(plan.waiting_few + plan.busy_workers * PREFETCHED, _WAIT_S)
                 crowded_us = [await _cost_us(fleet, flood, plan.scale_tasks) for _ in range(_REPEATS)]
         finally:
             await client.aclose()
@@ -109,7 +107,7 @@ async def _soak(plan: Plan, soak_s: float) -> Figure:
             await fleet.attached(client, plan.workers)
             async with Flood(fleet.server) as flood:
                 flood.refill = True
-                await flood.submit(plan.waiting_few + plan.workers * _PREFETCHED, _WAIT_S)
+                await flood.submit(plan.waiting_few + plan.workers * PREFETCHED, _WAIT_S)
                 # Until the cell holds as many final tasks as it ever will, memory has to grow.
                 await flood.work(2 * Limits().finals_max, _WAIT_S)
                 return Figure("growth_mb_per_1m_tasks", await _growth(fleet, flood, soak_s), "MB")

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from merit.lab.bench import latency, openloop, recovery, scale, throughput
+from merit.lab.bench import latency, openloop, queue, recovery, scale, throughput
 from merit.lab.bench.calibration import calibrate
 from merit.lab.bench.figures import Figure
 from merit.lab.bench.fleet import FleetFailed
@@ -21,9 +21,10 @@ BENCHMARKS: Final[Mapping[str, Callable[[Plan], Awaitable[list[Figure]]]]] = {
     "latency": latency.run,
     "recovery": recovery.run,
     "scale": scale.run,
+    "queue": queue.run,
 }
 
-_LIMIT_S: Final = 240.0
+_LIMIT_S: Final = 480.0
 """A benchmark that takes this long at whatever size is stuck."""
 
 

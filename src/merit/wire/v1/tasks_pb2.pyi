@@ -59,6 +59,7 @@ class ClientFrame(_message.Message):
     WATCH_FIELD_NUMBER: _builtins.int
     CANCELS_FIELD_NUMBER: _builtins.int
     AGAIN_FIELD_NUMBER: _builtins.int
+    FOLLOW_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     ack: _builtins.int
     @_builtins.property
@@ -83,6 +84,10 @@ class ClientFrame(_message.Message):
     def again(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """which of these tasks may have been submitted before, on another stream"""
 
+    @_builtins.property
+    def follow(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """tell every step of these, their progress and log lines, until they end"""
+
     def __init__(
         self,
         *,
@@ -94,10 +99,11 @@ class ClientFrame(_message.Message):
         watch: _abc.Iterable[_builtins.str] | None = ...,
         cancels: _abc.Iterable[_builtins.str] | None = ...,
         again: _abc.Iterable[_builtins.str] | None = ...,
+        follow: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "again", b"again", "cancels", b"cancels", "groups", b"groups", "hello", b"hello", "sequence", b"sequence", "tasks", b"tasks", "watch", b"watch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "again", b"again", "cancels", b"cancels", "follow", b"follow", "groups", b"groups", "hello", b"hello", "sequence", b"sequence", "tasks", b"tasks", "watch", b"watch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -114,6 +120,8 @@ class ServerFrame(_message.Message):
     OUTCOMES_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
     PERMANENT_FIELD_NUMBER: _builtins.int
+    UPDATES_FIELD_NUMBER: _builtins.int
+    KNOWN_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     ack: _builtins.int
     """highest ClientFrame sequence that is durable"""
@@ -127,6 +135,10 @@ class ServerFrame(_message.Message):
     def refusals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Refusal]: ...
     @_builtins.property
     def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Outcome]: ...
+    @_builtins.property
+    def updates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Update]: ...
+    @_builtins.property
+    def known(self) -> _containers.RepeatedCompositeFieldContainer[Global___Known]: ...
     def __init__(
         self,
         *,
@@ -137,10 +149,12 @@ class ServerFrame(_message.Message):
         outcomes: _abc.Iterable[Global___Outcome] | None = ...,
         refused: _builtins.str = ...,
         permanent: _builtins.bool = ...,
+        updates: _abc.Iterable[Global___Update] | None = ...,
+        known: _abc.Iterable[Global___Known] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "outcomes", b"outcomes", "permanent", b"permanent", "refusals", b"refusals", "refused", b"refused", "sequence", b"sequence", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "known", b"known", "outcomes", b"outcomes", "permanent", b"permanent", "refusals", b"refusals", "refused", b"refused", "sequence", b"sequence", "updates", b"updates", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -200,6 +214,8 @@ class TaskSpec(_message.Message):
     ATTEMPTS_MAX_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
+    TIMEOUT_NS_FIELD_NUMBER: _builtins.int
+    TERMS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID version 7, made by the client"""
     capability: _builtins.str
@@ -213,9 +229,15 @@ class TaskSpec(_message.Message):
     attempts_max: _builtins.int
     """0: 4"""
     description: _builtins.str
+    timeout_ns: _builtins.int
+    """from when it is taken in to its end, all attempts together; 0: 1 h"""
     @_builtins.property
     def after(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """tasks that must be completed first"""
+
+    @_builtins.property
+    def terms(self) -> Global___Terms:
+        """most tasks have none"""
 
     def __init__(
         self,
@@ -229,14 +251,197 @@ class TaskSpec(_message.Message):
         attempts_max: _builtins.int = ...,
         after: _abc.Iterable[_builtins.str] | None = ...,
         description: _builtins.str = ...,
+        timeout_ns: _builtins.int = ...,
+        terms: Global___Terms | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["terms", b"terms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "attempts_max", b"attempts_max", "capability", b"capability", "description", b"description", "id", b"id", "parameters", b"parameters", "parameters_blob", b"parameters_blob", "priority", b"priority", "run_timeout_ns", b"run_timeout_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "attempts_max", b"attempts_max", "capability", b"capability", "description", b"description", "id", b"id", "parameters", b"parameters", "parameters_blob", b"parameters_blob", "priority", b"priority", "run_timeout_ns", b"run_timeout_ns", "terms", b"terms", "timeout_ns", b"timeout_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TaskSpec: _TypeAlias = TaskSpec  # noqa: Y015
+
+@_typing.final
+class Terms(_message.Message):
+    """What a requester may ask for beyond the usual. Times are Unix nanoseconds; 0 or empty: not asked for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOT_BEFORE_NS_FIELD_NUMBER: _builtins.int
+    DEADLINE_NS_FIELD_NUMBER: _builtins.int
+    QUEUE_TIMEOUT_NS_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_TIMEOUT_NS_FIELD_NUMBER: _builtins.int
+    ESTIMATE_NS_FIELD_NUMBER: _builtins.int
+    RETRY_FIELD_NUMBER: _builtins.int
+    NOT_SAFE_TO_REPEAT_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    DESPITE_DEAD_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    SCHEDULE_FIELD_NUMBER: _builtins.int
+    not_before_ns: _builtins.int
+    deadline_ns: _builtins.int
+    """at which it dies; its time-out may come before"""
+    queue_timeout_ns: _builtins.int
+    """how long it may be pending, each time"""
+    heartbeat_timeout_ns: _builtins.int
+    """how long an attempt may run without a note of progress; 0: what its capability says"""
+    estimate_ns: _builtins.int
+    """how long an attempt is expected to run"""
+    not_safe_to_repeat: _builtins.bool
+    """never tried again unless it is known not to have started"""
+    key: _builtins.str
+    """what limits per key count by"""
+    idempotency_key: _builtins.str
+    """another task of the tenant with the same key is this one"""
+    despite_dead: _builtins.bool
+    """runs also when tasks that it needs die or are canceled; inputs from those are null"""
+    origin: _builtins.str
+    """the dead letter that it is another try at; set by the control plane alone"""
+    schedule: _builtins.str
+    """the schedule that made it; set by the control plane alone"""
+    @_builtins.property
+    def retry(self) -> Global___RetryPolicy: ...
+    @_builtins.property
+    def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskInput]:
+        """parameters that are results of tasks named in `after`"""
+
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Label]: ...
+    def __init__(
+        self,
+        *,
+        not_before_ns: _builtins.int = ...,
+        deadline_ns: _builtins.int = ...,
+        queue_timeout_ns: _builtins.int = ...,
+        heartbeat_timeout_ns: _builtins.int = ...,
+        estimate_ns: _builtins.int = ...,
+        retry: Global___RetryPolicy | None = ...,
+        not_safe_to_repeat: _builtins.bool = ...,
+        key: _builtins.str = ...,
+        idempotency_key: _builtins.str = ...,
+        inputs: _abc.Iterable[Global___TaskInput] | None = ...,
+        despite_dead: _builtins.bool = ...,
+        labels: _abc.Iterable[Global___Label] | None = ...,
+        origin: _builtins.str = ...,
+        schedule: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["retry", b"retry"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_ns", b"deadline_ns", "despite_dead", b"despite_dead", "estimate_ns", b"estimate_ns", "heartbeat_timeout_ns", b"heartbeat_timeout_ns", "idempotency_key", b"idempotency_key", "inputs", b"inputs", "key", b"key", "labels", b"labels", "not_before_ns", b"not_before_ns", "not_safe_to_repeat", b"not_safe_to_repeat", "origin", b"origin", "queue_timeout_ns", b"queue_timeout_ns", "retry", b"retry", "schedule", b"schedule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Terms: _TypeAlias = Terms  # noqa: Y015
+
+@_typing.final
+class RetryPolicy(_message.Message):
+    """How often a task is tried again after an attempt that ended so; not given: as often as attempts_max lets it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFUSED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    TIMED_OUT_FIELD_NUMBER: _builtins.int
+    SILENT_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
+    BACKOFF_NS_FIELD_NUMBER: _builtins.int
+    BACKOFF_NS_MAX_FIELD_NUMBER: _builtins.int
+    refused: _builtins.int
+    failed: _builtins.int
+    timed_out: _builtins.int
+    silent: _builtins.int
+    """the heartbeat time-out struck"""
+    lost: _builtins.int
+    backoff_ns: _builtins.int
+    """first wait, doubling; 0: 200 ms"""
+    backoff_ns_max: _builtins.int
+    """0: 60 s"""
+    def __init__(
+        self,
+        *,
+        refused: _builtins.int | None = ...,
+        failed: _builtins.int | None = ...,
+        timed_out: _builtins.int | None = ...,
+        silent: _builtins.int | None = ...,
+        lost: _builtins.int | None = ...,
+        backoff_ns: _builtins.int = ...,
+        backoff_ns_max: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_failed", b"_failed", "_lost", b"_lost", "_refused", b"_refused", "_silent", b"_silent", "_timed_out", b"_timed_out", "failed", b"failed", "lost", b"lost", "refused", b"refused", "silent", b"silent", "timed_out", b"timed_out"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_failed", b"_failed", "_lost", b"_lost", "_refused", b"_refused", "_silent", b"_silent", "_timed_out", b"_timed_out", "backoff_ns", b"backoff_ns", "backoff_ns_max", b"backoff_ns_max", "failed", b"failed", "lost", b"lost", "refused", b"refused", "silent", b"silent", "timed_out", b"timed_out"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__failed: _TypeAlias = _typing.Literal["failed"]  # noqa: Y015
+    _WhichOneofArgType__failed: _TypeAlias = _typing.Literal["_failed", b"_failed"]  # noqa: Y015
+    _WhichOneofReturnType__lost: _TypeAlias = _typing.Literal["lost"]  # noqa: Y015
+    _WhichOneofArgType__lost: _TypeAlias = _typing.Literal["_lost", b"_lost"]  # noqa: Y015
+    _WhichOneofReturnType__refused: _TypeAlias = _typing.Literal["refused"]  # noqa: Y015
+    _WhichOneofArgType__refused: _TypeAlias = _typing.Literal["_refused", b"_refused"]  # noqa: Y015
+    _WhichOneofReturnType__silent: _TypeAlias = _typing.Literal["silent"]  # noqa: Y015
+    _WhichOneofArgType__silent: _TypeAlias = _typing.Literal["_silent", b"_silent"]  # noqa: Y015
+    _WhichOneofReturnType__timed_out: _TypeAlias = _typing.Literal["timed_out"]  # noqa: Y015
+    _WhichOneofArgType__timed_out: _TypeAlias = _typing.Literal["_timed_out", b"_timed_out"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__failed) -> _WhichOneofReturnType__failed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__lost) -> _WhichOneofReturnType__lost | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__refused) -> _WhichOneofReturnType__refused | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__silent) -> _WhichOneofReturnType__silent | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__timed_out) -> _WhichOneofReturnType__timed_out | None: ...
+
+Global___RetryPolicy: _TypeAlias = RetryPolicy  # noqa: Y015
+
+@_typing.final
+class TaskInput(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """of the parameter"""
+    task_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        task_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskInput: _TypeAlias = TaskInput  # noqa: Y015
+
+@_typing.final
+class Label(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    value: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Label: _TypeAlias = Label  # noqa: Y015
 
 @_typing.final
 class TaskGroup(_message.Message):
@@ -332,6 +537,71 @@ class Outcome(_message.Message):
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 
 @_typing.final
+class Update(_message.Message):
+    """A step of a task that the client follows. Steps may be left out when they come faster than they are read."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    WORKER_ID_FIELD_NUMBER: _builtins.int
+    FRACTION_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    LOG_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    state: Global___TaskState.ValueType
+    attempts: _builtins.int
+    worker_id: _builtins.str
+    fraction: _builtins.float
+    """0..1; -1: nothing is known"""
+    message: _builtins.str
+    @_builtins.property
+    def log(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        state: Global___TaskState.ValueType = ...,
+        attempts: _builtins.int = ...,
+        worker_id: _builtins.str = ...,
+        fraction: _builtins.float = ...,
+        message: _builtins.str = ...,
+        log: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "fraction", b"fraction", "log", b"log", "message", b"message", "state", b"state", "task_id", b"task_id", "worker_id", b"worker_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Update: _TypeAlias = Update  # noqa: Y015
+
+@_typing.final
+class Known(_message.Message):
+    """A submitted task is another one by its idempotency key: that one is to be watched in its place."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBMITTED_ID_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    submitted_id: _builtins.str
+    task_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        submitted_id: _builtins.str = ...,
+        task_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["submitted_id", b"submitted_id", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Known: _TypeAlias = Known  # noqa: Y015
+
+@_typing.final
 class GetTaskRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -379,6 +649,7 @@ class Attempt(_message.Message):
     memory_bytes: _builtins.int
     trail: _builtins.bytes
     progress: _builtins.float
+    """0..1; -1: nothing is known"""
     progress_message: _builtins.str
     @_builtins.property
     def failure(self) -> _worker_pb2.Failure: ...
@@ -430,6 +701,11 @@ class Task(_message.Message):
     RESULT_BLOB_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     WHY_FIELD_NUMBER: _builtins.int
+    DEADLINE_NS_FIELD_NUMBER: _builtins.int
+    DUE_NS_FIELD_NUMBER: _builtins.int
+    TERMS_FIELD_NUMBER: _builtins.int
+    DEAD_LETTER_FIELD_NUMBER: _builtins.int
+    SUCCESSOR_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     capability: _builtins.str
     state: Global___TaskState.ValueType
@@ -447,12 +723,22 @@ class Task(_message.Message):
     result_blob: _builtins.str
     why: _builtins.str
     """why it is where it is, in a sentence"""
+    deadline_ns: _builtins.int
+    """when it dies if it is not final by then; 0: never"""
+    due_ns: _builtins.int
+    """WAITING: when its time comes or its back-off ends; PENDING: its queue time-out; or 0"""
+    dead_letter: _builtins.bool
+    """DEAD, and neither retried nor purged yet"""
+    successor_id: _builtins.str
+    """the task that tries it again, if it was a dead letter and was retried"""
     @_builtins.property
     def after(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attempt]: ...
     @_builtins.property
     def failure(self) -> _worker_pb2.Failure: ...
+    @_builtins.property
+    def terms(self) -> Global___Terms: ...
     def __init__(
         self,
         *,
@@ -475,42 +761,99 @@ class Task(_message.Message):
         result_blob: _builtins.str = ...,
         failure: _worker_pb2.Failure | None = ...,
         why: _builtins.str = ...,
+        deadline_ns: _builtins.int = ...,
+        due_ns: _builtins.int = ...,
+        terms: Global___Terms | None = ...,
+        dead_letter: _builtins.bool = ...,
+        successor_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "terms", b"terms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "attempts", b"attempts", "attempts_max", b"attempts_max", "capability", b"capability", "description", b"description", "ended_ns", b"ended_ns", "failure", b"failure", "id", b"id", "parameters", b"parameters", "parameters_blob", b"parameters_blob", "principal", b"principal", "priority", b"priority", "result", b"result", "result_blob", b"result_blob", "run_timeout_ns", b"run_timeout_ns", "state", b"state", "submitted_ns", b"submitted_ns", "tenant", b"tenant", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "attempts", b"attempts", "attempts_max", b"attempts_max", "capability", b"capability", "dead_letter", b"dead_letter", "deadline_ns", b"deadline_ns", "description", b"description", "due_ns", b"due_ns", "ended_ns", b"ended_ns", "failure", b"failure", "id", b"id", "parameters", b"parameters", "parameters_blob", b"parameters_blob", "principal", b"principal", "priority", b"priority", "result", b"result", "result_blob", b"result_blob", "run_timeout_ns", b"run_timeout_ns", "state", b"state", "submitted_ns", b"submitted_ns", "successor_id", b"successor_id", "tenant", b"tenant", "terms", b"terms", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Task: _TypeAlias = Task  # noqa: Y015
 
 @_typing.final
+class TaskFilter(_message.Message):
+    """Which tasks are meant: those for which all of it holds; what is not given holds for all."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATES_FIELD_NUMBER: _builtins.int
+    CAPABILITY_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    SUBMITTED_FROM_NS_FIELD_NUMBER: _builtins.int
+    SUBMITTED_TO_NS_FIELD_NUMBER: _builtins.int
+    SCHEDULE_FIELD_NUMBER: _builtins.int
+    WORKER_ID_FIELD_NUMBER: _builtins.int
+    capability: _builtins.str
+    tenant: _builtins.str
+    """empty: in questions every tenant, in orders that of the caller"""
+    text: _builtins.str
+    """in the description or in the message of a failure, whether upper or lower case"""
+    submitted_from_ns: _builtins.int
+    """not before"""
+    submitted_to_ns: _builtins.int
+    """before; 0: until now"""
+    schedule: _builtins.str
+    worker_id: _builtins.str
+    """an attempt was given to it"""
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[Global___TaskState.ValueType]:
+        """one of these"""
+
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Label]:
+        """all of these"""
+
+    def __init__(
+        self,
+        *,
+        states: _abc.Iterable[Global___TaskState.ValueType] | None = ...,
+        capability: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        labels: _abc.Iterable[Global___Label] | None = ...,
+        text: _builtins.str = ...,
+        submitted_from_ns: _builtins.int = ...,
+        submitted_to_ns: _builtins.int = ...,
+        schedule: _builtins.str = ...,
+        worker_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capability", b"capability", "labels", b"labels", "schedule", b"schedule", "states", b"states", "submitted_from_ns", b"submitted_from_ns", "submitted_to_ns", b"submitted_to_ns", "tenant", b"tenant", "text", b"text", "worker_id", b"worker_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskFilter: _TypeAlias = TaskFilter  # noqa: Y015
+
+@_typing.final
 class ListTasksRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    STATE_FIELD_NUMBER: _builtins.int
-    CAPABILITY_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
-    state: Global___TaskState.ValueType
-    """unspecified: all"""
-    capability: _builtins.str
-    """empty: all"""
+    FILTER_FIELD_NUMBER: _builtins.int
     limit: _builtins.int
     """0: 100; 1,000 at most"""
     cursor: _builtins.str
     """next_cursor of the page before"""
+    @_builtins.property
+    def filter(self) -> Global___TaskFilter: ...
     def __init__(
         self,
         *,
-        state: Global___TaskState.ValueType = ...,
-        capability: _builtins.str = ...,
         limit: _builtins.int = ...,
         cursor: _builtins.str = ...,
+        filter: Global___TaskFilter | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capability", b"capability", "cursor", b"cursor", "limit", b"limit", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "filter", b"filter", "limit", b"limit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -548,18 +891,26 @@ class CancelTasksRequest(_message.Message):
 
     IDS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     @_builtins.property
-    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """1,000 at most, or"""
+
+    @_builtins.property
+    def filter(self) -> Global___TaskFilter:
+        """those that are not final yet; must not be empty: to mean all, name the states"""
+
     def __init__(
         self,
         *,
         ids: _abc.Iterable[_builtins.str] | None = ...,
         reason: _builtins.str = ...,
+        filter: Global___TaskFilter | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "ids", b"ids", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -571,19 +922,27 @@ class CancelTasksResponse(_message.Message):
 
     CANCELED_FIELD_NUMBER: _builtins.int
     REFUSALS_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    more: _builtins.bool
+    """the filter has found more than were canceled: ask again"""
     @_builtins.property
-    def canceled(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def canceled(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """10,000 at most"""
+
     @_builtins.property
-    def refusals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Refusal]: ...
+    def refusals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Refusal]:
+        """of ids; what a filter finds and is final by then is passed over"""
+
     def __init__(
         self,
         *,
         canceled: _abc.Iterable[_builtins.str] | None = ...,
         refusals: _abc.Iterable[Global___Refusal] | None = ...,
+        more: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["canceled", b"canceled", "refusals", b"refusals"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canceled", b"canceled", "more", b"more", "refusals", b"refusals"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -694,6 +1053,7 @@ class Status(_message.Message):
     WORKERS_FIELD_NUMBER: _builtins.int
     JOURNAL_BYTES_FIELD_NUMBER: _builtins.int
     STARTED_NS_FIELD_NUMBER: _builtins.int
+    DEAD_LETTERS_FIELD_NUMBER: _builtins.int
     cell: _builtins.str
     epoch: _builtins.int
     sequence: _builtins.int
@@ -709,6 +1069,8 @@ class Status(_message.Message):
     workers: _builtins.int
     journal_bytes: _builtins.int
     started_ns: _builtins.int
+    dead_letters: _builtins.int
+    """dead tasks that wait to be retried or purged"""
     def __init__(
         self,
         *,
@@ -724,10 +1086,11 @@ class Status(_message.Message):
         workers: _builtins.int = ...,
         journal_bytes: _builtins.int = ...,
         started_ns: _builtins.int = ...,
+        dead_letters: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned", b"assigned", "canceled", b"canceled", "cell", b"cell", "completed", b"completed", "dead", b"dead", "epoch", b"epoch", "journal_bytes", b"journal_bytes", "pending", b"pending", "sequence", b"sequence", "started_ns", b"started_ns", "waiting", b"waiting", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned", b"assigned", "canceled", b"canceled", "cell", b"cell", "completed", b"completed", "dead", b"dead", "dead_letters", b"dead_letters", "epoch", b"epoch", "journal_bytes", b"journal_bytes", "pending", b"pending", "sequence", b"sequence", "started_ns", b"started_ns", "waiting", b"waiting", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

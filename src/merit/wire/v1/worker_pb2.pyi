@@ -210,12 +210,18 @@ class Capability(_message.Message):
     INPUT_SCHEMA_FIELD_NUMBER: _builtins.int
     OUTPUT_SCHEMA_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
+    NOT_SAFE_TO_REPEAT_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_TIMEOUT_NS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     version: _builtins.str
     description: _builtins.str
     input_schema: _builtins.bytes
     """JSON Schema 2020-12; empty: anything"""
     output_schema: _builtins.bytes
+    not_safe_to_repeat: _builtins.bool
+    """an attempt that may have started is never followed by another one"""
+    heartbeat_timeout_ns: _builtins.int
+    """how long an attempt may run without a note of progress; 0: its run time-out"""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -227,10 +233,12 @@ class Capability(_message.Message):
         input_schema: _builtins.bytes = ...,
         output_schema: _builtins.bytes = ...,
         tags: _abc.Iterable[_builtins.str] | None = ...,
+        not_safe_to_repeat: _builtins.bool = ...,
+        heartbeat_timeout_ns: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "input_schema", b"input_schema", "name", b"name", "output_schema", b"output_schema", "tags", b"tags", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "heartbeat_timeout_ns", b"heartbeat_timeout_ns", "input_schema", b"input_schema", "name", b"name", "not_safe_to_repeat", b"not_safe_to_repeat", "output_schema", b"output_schema", "tags", b"tags", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -294,6 +302,8 @@ class Assignment(_message.Message):
     PARAMETERS_FIELD_NUMBER: _builtins.int
     PARAMETERS_BLOB_FIELD_NUMBER: _builtins.int
     RUN_TIMEOUT_NS_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_TIMEOUT_NS_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     number: _builtins.int
     capability: _builtins.str
@@ -302,6 +312,12 @@ class Assignment(_message.Message):
     parameters_blob: _builtins.str
     """the digest under which the Blobs service has it"""
     run_timeout_ns: _builtins.int
+    heartbeat_timeout_ns: _builtins.int
+    """a note of progress is due this often at least; 0: none is"""
+    @_builtins.property
+    def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Input]:
+        """more parameters: results of other tasks"""
+
     def __init__(
         self,
         *,
@@ -311,14 +327,43 @@ class Assignment(_message.Message):
         parameters: _builtins.bytes = ...,
         parameters_blob: _builtins.str = ...,
         run_timeout_ns: _builtins.int = ...,
+        inputs: _abc.Iterable[Global___Input] | None = ...,
+        heartbeat_timeout_ns: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capability", b"capability", "number", b"number", "parameters", b"parameters", "parameters_blob", b"parameters_blob", "run_timeout_ns", b"run_timeout_ns", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capability", b"capability", "heartbeat_timeout_ns", b"heartbeat_timeout_ns", "inputs", b"inputs", "number", b"number", "parameters", b"parameters", "parameters_blob", b"parameters_blob", "run_timeout_ns", b"run_timeout_ns", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Assignment: _TypeAlias = Assignment  # noqa: Y015
+
+@_typing.final
+class Input(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    RESULT_BLOB_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """of the parameter"""
+    result: _builtins.bytes
+    """a JSON value, or"""
+    result_blob: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        result: _builtins.bytes = ...,
+        result_blob: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "result", b"result", "result_blob", b"result_blob"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Input: _TypeAlias = Input  # noqa: Y015
 
 @_typing.final
 class Report(_message.Message):
@@ -409,11 +454,16 @@ class Progress(_message.Message):
     NUMBER_FIELD_NUMBER: _builtins.int
     FRACTION_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    LOG_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     number: _builtins.int
     fraction: _builtins.float
-    """0..1"""
+    """0..1; -1: a sign of life, without a word on how far"""
     message: _builtins.str
+    @_builtins.property
+    def log(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """lines written since the last note, 100 at most"""
+
     def __init__(
         self,
         *,
@@ -421,10 +471,11 @@ class Progress(_message.Message):
         number: _builtins.int = ...,
         fraction: _builtins.float = ...,
         message: _builtins.str = ...,
+        log: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fraction", b"fraction", "message", b"message", "number", b"number", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fraction", b"fraction", "log", b"log", "message", b"message", "number", b"number", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

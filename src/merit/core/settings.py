@@ -1,0 +1,68 @@
+"""What operators set: queues paused and resumed, limits, what tenants get."""
+
+from __future__ import annotations
+
+from merit.core.desk import Desk
+from merit.core.queueing import come_forward
+from merit.model.commands import PauseQueue, ResumeQueue, SetRule, SetTenant
+from merit.model.events import QueuePaused, QueueResumed, RuleSet, TenantSet
+from merit.model.limits import RULES_MAX
+from merit.model.rules import RuleKind
+from merit.model.tasks import Refusal
+
+
+def pause_queue(desk: Desk, command: PauseQueue) -> None:
+    """Nothing of the capability is given out any more."""
+    if command.capability not in desk.state.paused and _full(desk):
+        return
+    desk.emit(QueuePaused(command.capability, command.principal, command.reason))
+
+
+def resume_queue(desk: Desk, command: ResumeQueue) -> None:
+    """It is given out again."""
+    if command.capability not in desk.state.paused:
+        desk.refusals.append(Refusal("", "conflict", "capability", f"{command.capability} is not paused"))
+        return
+    desk.emit(QueueResumed(command.capability, command.principal))
+    desk.ready[command.capability] = None
+
+
+def set_rule(desk: Desk, command: SetRule) -> None:
+    """A limit is there, changed or gone; it counts what runs already."""
+    rule, gates = command.rule, desk.gates
+    known = (rule.kind, rule.name) in desk.state.rules
+    if not known and (not rule.limits or _full(desk)):
+        return
+    desk.emit(RuleSet(rule, command.principal))
+    come_forward(desk, gates.set(rule, desk.now_ns))
+    if rule.limits and not known:
+        concerned = (
+            task
+            for worker in desk.state.workers.values()
+            for task_id in worker.attempts
+            if rule.name in ((task := desk.state.tasks[task_id]).capability, task.tenant)
+        )
+        gates.hold(concerned, desk.now_ns)
+    if rule.kind is RuleKind.KEY and known != rule.limits:
+        desk.backlog.rebuild(rule.name)
+        desk.ready[rule.name] = None
+
+
+def set_tenant(desk: Desk, command: SetTenant) -> None:
+    """A tenant gets more or less from now on."""
+    terms = command.terms
+    if terms.tenant not in desk.state.tenants and (terms.usual or _full(desk)):
+        return
+    desk.emit(TenantSet(terms, command.principal))
+    desk.backlog.set_weight(terms.tenant, terms.weight)
+
+
+def _full(desk: Desk) -> bool:
+    state = desk.state
+    if len(state.rules) + len(state.paused) < RULES_MAX and len(state.tenants) < desk.limits.tenants_max:
+        return False
+    reason = (
+        f"this cell keeps {RULES_MAX:,} limits and pauses and {desk.limits.tenants_max:,} tenants; remove some first"
+    )
+    desk.refusals.append(Refusal("", "exhausted", "name", reason))
+    return True

@@ -1,0 +1,193 @@
+"""Which tasks are meant: lists of them a page at a time, and selections for orders that are about many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from msgspec import Struct
+
+from merit.gateway.fields import BadField, check_range, check_text
+from merit.gateway.portions import portions
+from merit.gateway.task_view import view_task
+from merit.gateway.terms_check import check_labels
+from merit.model.ids import is_task_id
+from merit.model.limits import DESCRIPTION_LENGTH_MAX, NAME_LENGTH_MAX, SUBMIT_TASKS_MAX
+from merit.model.tasks import Refusal, Task, TaskState
+from merit.ports.cell import Cell
+from merit.wire.v1 import tasks_pb2
+
+LIST_DEFAULT: Final = 100
+LIST_MAX: Final = 1_000
+LIST_BYTES_MAX: Final = 4 * 1024 * 1024
+"""A page that has come to this ends: a thousand tasks, each with its stack traces, would be more than a message holds."""
+SELECTED_MAX: Final = 10_000
+"""Tasks that one order by filter is about at most."""
+_CURSOR_LENGTH_MAX: Final = 20
+_TIME_NS_MAX: Final = 2**63 - 1
+
+
+def page_size(limit: int) -> int:
+    """How many entries a page may have."""
+    return min(limit or LIST_DEFAULT, LIST_MAX)
+
+
+def read_cursor(text: str) -> int:
+    """The number in a cursor.
+
+    Raises:
+        BadField: there is none.
+    """
+    if not (text.isascii() and text.isdecimal() and len(text) < _CURSOR_LENGTH_MAX):
+        raise BadField("cursor", "must be the next_cursor of a page before")
+    return int(text)
+
+
+class TaskSearch:
+    """A filter, checked.
+
+    Args:
+        wanted: as it came.
+        tenant: what the filter is about if it does not say a tenant; empty: all of them.
+
+    Raises:
+        BadField: for the first field that cannot be.
+    """
+
+    def __init__(self, wanted: tasks_pb2.TaskFilter, tenant: str = "") -> None:
+        states = {int(state) for state in wanted.states}
+        for state in states:
+            check_range("filter.states", state, min(TaskState), max(TaskState))
+        for field, text, length_max in (
+            ("filter.capability", wanted.capability, NAME_LENGTH_MAX),
+            ("filter.tenant", wanted.tenant, NAME_LENGTH_MAX),
+            ("filter.schedule", wanted.schedule, NAME_LENGTH_MAX),
+            ("filter.worker_id", wanted.worker_id, NAME_LENGTH_MAX),
+            ("filter.text", wanted.text, DESCRIPTION_LENGTH_MAX),
+        ):
+            check_text(field, text, 0, length_max)
+        check_range("filter.submitted_from_ns", wanted.submitted_from_ns, 0, _TIME_NS_MAX)
+        check_range("filter.submitted_to_ns", wanted.submitted_to_ns, 0, _TIME_NS_MAX)
+        self._labels = tuple((label.name, label.value) for label in wanted.labels)
+        check_labels("filter.labels", self._labels)
+        self.empty = not wanted.ByteSize()
+        """It says nothing, so that it would be about everything."""
+        self.tenant = wanted.tenant or tenant
+        self._states = states
+        self._capability = wanted.capability
+        self._schedule = wanted.schedule
+        self._worker = wanted.worker_id
+        self._text = wanted.text.casefold()
+        self._from_ns = wanted.submitted_from_ns
+        self._to_ns = wanted.submitted_to_ns or _TIME_NS_MAX
+
+    def matches(self, task: Task) -> bool:
+        """Whether the task is meant."""
+        return (
+            (not self._states or task.state in self._states)
+            and (not self._capability or task.capability == self._capability)
+            and (not self.tenant or task.tenant == self.tenant)
+            and self._from_ns <= task.submitted_ns < self._to_ns
+            and self._fits_terms(task)
+            and (not self._worker or any(attempt.worker == self._worker for attempt in task.attempts))
+            and (not self._text or self._says(task))
+        )
+
+    def _fits_terms(self, task: Task) -> bool:
+        if not self._labels and not self._schedule:
+            return True
+        terms = task.terms
+        if terms is None:
+            return False
+        return (not self._schedule or terms.schedule == self._schedule) and all(
+            label in terms.labels for label in self._labels
+        )
+
+    def _says(self, task: Task) -> bool:
+        failures = (task.failure, *(attempt.failure for attempt in task.attempts))
+        texts = (task.description, *(failure.message for failure in failures if failure is not None))
+        return any(self._text in text.casefold() for text in texts)
+
+    async def page(self, cell: Cell, limit: int, cursor: str) -> tasks_pb2.ListTasksResponse:
+        """Those of the cell's tasks that are meant, newest first, without parameters, results and trails.
+
+        Args:
+            cell: whose tasks.
+            limit: 0 for the usual size of a page.
+            cursor: where the page before has ended.
+
+        Raises:
+            BadField: the cursor is none.
+        """
+        below = read_cursor(cursor) if cursor else None
+        size_bytes = 0
+        response = tasks_pb2.ListTasksResponse()
+        async for portion in portions(reversed(cell.state.tasks.values())):
+            for task in portion:
+                if (below is not None and task.order >= below) or not self.matches(task):
+                    continue
+                message = view_task(cell, task)
+                response.tasks.append(message)
+                size_bytes += message.ByteSize()
+                if len(response.tasks) == page_size(limit) or size_bytes >= LIST_BYTES_MAX:
+                    response.next_cursor = str(task.order)
+                    return response
+        return response
+
+
+class Selection(Struct, frozen=True):
+    """What an order is about."""
+
+    tenant: str
+    ids: list[str]
+    refusals: list[Refusal]
+    """Of ids that are none."""
+    more: bool
+    """The filter has found others too."""
+    by_filter: bool
+
+    def portions(self) -> Iterator[list[str]]:
+        """As many as fit into a command."""
+        return (self.ids[start : start + SUBMIT_TASKS_MAX] for start in range(0, len(self.ids), SUBMIT_TASKS_MAX))
+
+    def worth_saying(self, refusals: list[Refusal]) -> list[Refusal]:
+        """Of what the cell refused. What a filter has found may have changed before the order came; that is no news."""
+        if not self.by_filter:
+            return refusals
+        return [refusal for refusal in refusals if refusal.code not in ("conflict", "not_found")]
+
+
+async def select(
+    ids: Sequence[str], wanted: tasks_pb2.TaskFilter | None, tenant: str, oldest_first: Iterable[Task], *, final: bool
+) -> Selection:
+    """What an order is about, which names tasks or has a filter.
+
+    Args:
+        ids: as they came.
+        wanted: the filter, if there is one.
+        tenant: of the caller.
+        oldest_first: where to look.
+        final: whether the order is about tasks that are final, or about those that are not.
+
+    Raises:
+        BadField: neither or both are given, or they cannot be.
+    """
+    if wanted is None:
+        names = list(dict.fromkeys(ids))
+        if not 1 <= len(names) <= SUBMIT_TASKS_MAX:
+            raise BadField("ids", f"{len(names):,}; 1 to {SUBMIT_TASKS_MAX:,} are allowed, or a filter")
+        bad = [
+            Refusal(name[:NAME_LENGTH_MAX], "invalid", "ids", "is no task id") for name in names if not is_task_id(name)
+        ]
+        return Selection(tenant, [name for name in names if is_task_id(name)], bad, more=False, by_filter=False)
+    if ids:
+        raise BadField("ids", "must be empty when there is a filter")
+    search = TaskSearch(wanted, tenant)
+    if search.empty:
+        raise BadField("filter", "is empty; to mean all, name the states")
+    found: list[str] = []
+    async for portion in portions(oldest_first):
+        found += [task.id for task in portion if task.state.final is final and search.matches(task)]
+        if len(found) > SELECTED_MAX:
+            break
+    return Selection(search.tenant, found[:SELECTED_MAX], [], more=len(found) > SELECTED_MAX, by_filter=True)

@@ -1,0 +1,107 @@
+"""A gateway before a machine without a journal: what operators ask and order, over gRPC, with every step under control."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from merit.core.machine import Machine
+from merit.gateway.blobs_service import BlobsService
+from merit.gateway.dead_letters_service import DeadLettersService
+from merit.gateway.door import Door
+from merit.gateway.queues_service import QueuesService
+from merit.gateway.schedules_service import SchedulesService
+from merit.gateway.server import GrpcServer
+from merit.gateway.streams import WorkersService
+from merit.gateway.tasks_service import TasksService
+from merit.model.commands import Command, SubmitTasks
+from merit.model.tasks import Refusal, Task, TaskSpec
+from merit.ports.cell import CellStopped
+from merit.storage.memory_blobs import MemoryBlobs
+from merit.testing.builders import PRINCIPAL, a_machine, allocate, attach, failed, say
+from tests.gateway.hostile import Peer, peer
+
+
+class StillCell:
+    """A cell whose machine does nothing but what a test has it do."""
+
+    name = "still"
+    started_ns = 1
+
+    def __init__(self) -> None:
+        self.machine: Machine = a_machine()
+        self.commands: list[Command] = []
+        self.stopped = ""
+
+    def __getattr__(self, name: str) -> Any:
+        """The rest of the port is what streams use, and nothing here does."""
+        raise AttributeError(name)
+
+    @property
+    def desk(self):
+        return self.machine
+
+    @property
+    def state(self):
+        return self.machine.state
+
+    @property
+    def progress(self):
+        return self.machine.progress
+
+    @property
+    def attached(self):
+        return {name for name, seat in self.machine.seats.items() if seat.attached}
+
+    async def command(self, command: Command) -> list[Refusal]:
+        if self.stopped:
+            raise CellStopped(self.stopped)
+        self.commands.append(command)
+        return self.machine.handle(command, self.machine.now_ns).refusals
+
+    def submit(self, *specs: TaskSpec, tenant: str = "default") -> None:
+        decision = self.machine.handle(SubmitTasks(tenant, PRINCIPAL, list(specs), False), self.machine.now_ns)
+        assert not decision.refusals
+
+    def kill(self, *numbers: int, worker: str = "reaper", later_ns: int = 1) -> None:
+        """All that is pending is given to a worker; these tasks die there."""
+        machine = self.machine
+        if worker not in machine.state.workers:
+            attach(machine, worker, granted=10_000, concurrency=10_000)
+        allocate(machine)
+        reports = [failed(number, permanent=True) for number in numbers]
+        say(machine, worker, reports=reports, now_ns=machine.now_ns + later_ns)
+
+
+class Operated:
+    """The cell, a connection to the gateway before it, and what the gateway finds in the journal."""
+
+    def __init__(self, cell: StillCell, peer: Peer) -> None:
+        self.cell = cell
+        self.tasks, self.queues, self.dead, self.schedules = peer.tasks, peer.queues, peer.dead_letters, peer.schedules
+        self.peer = peer
+        self.old: list[Task] | Exception = []
+
+
+@asynccontextmanager
+async def operated() -> AsyncIterator[Operated]:
+    cell: Any = StillCell()
+
+    async def find(_ids):
+        if isinstance(guest.old, Exception):
+            raise guest.old
+        return guest.old
+
+    door = Door(cell.state.offers, lambda digest: b"{}")
+    server = GrpcServer(
+        "127.0.0.1:0",
+        WorkersService(cell, door),
+        TasksService(cell, door, find, lambda: 0),
+        BlobsService(MemoryBlobs()),
+        QueuesService(cell),
+        DeadLettersService(cell),
+        SchedulesService(cell, door),
+    )
+    async with peer(await server.start()) as connection:
+        guest = Operated(cell, connection)
+        yield guest
+    await server.stop(0)
