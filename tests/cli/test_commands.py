@@ -14,6 +14,12 @@ import pytest
 
 from tests.merit_command import Fleet, Running, environment, fleet, merit, until
 
+# `merit map` looks every 5 s whether something holds it up; a test need not wait for that.
+IMPATIENT = [
+    "-c",
+    "from merit.cli import map; from merit.cli.main import main; vars(map)['_LOOK_S'] = 1.0; main()",
+]
+
 
 def test_submit_waits_and_gives_the_result(busy: Fleet):
     ran = merit("submit", "hello", "input=hello", "--server", busy.server, "--wait", "--json", cwd=busy.folder)
@@ -265,9 +271,7 @@ def test_a_reader_that_goes_away_is_no_error(busy: Fleet):
 
 def test_map_says_why_nothing_comes_and_what_goes_on(busy: Fleet):
     (busy.folder / "two.jsonl").write_text("{}\n{}\n")
-    waiting = Running(
-        ["-m", "merit", "map", "nobody_maps", "two.jsonl", "--server", busy.server], busy.folder, "mapping"
-    )
+    waiting = Running([*IMPATIENT, "map", "nobody_maps", "two.jsonl", "--server", busy.server], busy.folder, "mapping")
     try:
         waiting.says("no connected worker offers nobody_maps", "err")
         waiting.send(signal.SIGINT)
@@ -286,7 +290,7 @@ def test_map_says_that_the_control_plane_is_away_and_goes_on(tmp_path: Path):
     with fleet(tmp_path) as made:
         plane = made.up()
         (tmp_path / "one.jsonl").write_text('{"a": 1, "b": 2}\n')
-        mapping = Running(["-m", "merit", "map", "add", "one.jsonl", "--server", made.server], tmp_path, "mapping")
+        mapping = Running([*IMPATIENT, "map", "add", "one.jsonl", "--server", made.server], tmp_path, "mapping")
         made.running.append(mapping)
         until(lambda: made.merit("status", "--json").json["pending"] == 1, "the task is taken")
         plane.kill()

@@ -21,19 +21,27 @@ KEYS = ["", "k1", "k2"]
 CAPABILITIES = ["add", "mul"]
 
 
+def whose(task):
+    return task.capability, task.tenant
+
+
 class PlainList:
     """What the backlog has to do, said as simply as possible: every question looks at everything."""
 
     def __init__(self):
         self.pending = []
         self.live = []
-        self.charged = Counter()
-        self.now_charged = 0
+        self.charged: Counter[tuple[str, str]] = Counter()
+        self.now: Counter[str] = Counter()
+        self.step: Counter[str] = Counter()
         self.limits = {}
 
     def push(self, task):
-        if not any(other.tenant == task.tenant for other in self.pending):
-            self.charged[task.tenant] = max(self.charged[task.tenant], self.now_charged)
+        alike = [other for other in self.pending if other.capability == task.capability]
+        if not any(other.tenant == task.tenant for other in alike):
+            next_charged = min((self.charged[whose(other)] for other in alike), default=self.now[task.capability])
+            back = next_charged - self.step[task.capability]
+            self.charged[whose(task)] = max(self.charged[whose(task)], back)
         self.pending.append(task)
 
     def names(self, task):
@@ -49,13 +57,14 @@ class PlainList:
 
     def pick(self, capability):
         free = [task for task in self.pending if task.capability == capability and self.may_go(task)]
-        return min(free, key=lambda t: (self.charged[t.tenant], t.tenant, rank(t, AGEING_NS)), default=None)
+        return min(free, key=lambda t: (self.charged[whose(t)], t.tenant, rank(t, AGEING_NS)), default=None)
 
     def take(self, task):
         self.pending.remove(task)
         self.live.append(task)
-        self.now_charged = max(self.now_charged, self.charged[task.tenant])
-        self.charged[task.tenant] += COST_NS
+        self.now[task.capability] = max(self.now[task.capability], self.charged[whose(task)])
+        self.step[task.capability] = COST_NS
+        self.charged[whose(task)] += COST_NS
 
 
 @given(st.data())
@@ -84,15 +93,15 @@ def test_it_gives_out_what_a_plain_list_would(data):
             assert (pick and pick.task) is expected
             if pick is not None and queue is not None:
                 backlog.take(queue, pick)
-                backlog.charge(pick.flow.account, COST_NS)
+                queue.pool.charge(pick.flow.account, COST_NS)
                 for gate in gates.over(pick.task, now_ns):
-                    gate.take(pick.task.id, now_ns)
+                    gate.take((pick.task.id,), now_ns)
                 pick.task.state = TaskState.ASSIGNED
                 model.take(pick.task)
         elif step in ("end", "again") and model.live:
             task = data.draw(st.sampled_from(model.live))
             model.live.remove(task)
-            gates.release(task, now_ns)
+            gates.release(task)
             if step == "again":
                 task.attempts = (Attempt(1, "w", 0, 0, AttemptState.FAILED),)
                 task.state = TaskState.PENDING
@@ -116,19 +125,14 @@ def test_it_gives_out_what_a_plain_list_would(data):
                 model.limits[kind, name] = concurrency
             gates.set(Rule(kind, name, concurrency), now_ns)
             gates.hold(model.live, now_ns)
-            if kind is RuleKind.KEY and bool(before) != bool(concurrency):
-                backlog.rebuild(name)
-                # What is sorted anew counts as having come anew.
-                for tenant in {task.tenant for task in model.pending if task.capability == name}:
-                    if all(task.capability == name for task in model.pending if task.tenant == tenant):
-                        model.charged[tenant] = max(model.charged[tenant], model.now_charged)
         elif step == "time":
             now_ns += data.draw(st.sampled_from([SECOND_NS, 3 * AGEING_NS]))
         assert backlog.size == len(model.pending)
         for capability in CAPABILITIES:
             assert backlog.pending(capability) == sum(task.capability == capability for task in model.pending)
-        for tenant, account in backlog.accounts.items():
-            assert account.pending == sum(task.tenant == tenant for task in model.pending)
+        for capability in CAPABILITIES:
+            for account in backlog.shares.pool(capability).accounts():
+                assert account.pending == sum(whose(task) == (capability, account.tenant) for task in model.pending)
     while model.pending:
         for capability in CAPABILITIES:
             queue = backlog.queues.get(capability)
@@ -136,12 +140,12 @@ def test_it_gives_out_what_a_plain_list_would(data):
             assert (pick and pick.task) is model.pick(capability)
             if pick is not None and queue is not None:
                 backlog.take(queue, pick)
-                backlog.charge(pick.flow.account, COST_NS)
+                queue.pool.charge(pick.flow.account, COST_NS)
                 pick.task.state = TaskState.COMPLETED
                 model.take(pick.task)
                 model.live.pop()
         for task in model.live:
-            gates.release(task, now_ns)
+            gates.release(task)
         model.live.clear()
     assert not backlog.queues
     assert backlog.size == 0
@@ -156,14 +160,14 @@ def a_task(number, tenant="a", key=""):
 
 def test_accounts_of_tenants_that_come_and_go_leave_nothing_behind():
     backlog = Backlog(AGEING_NS, Gates(Timers()))
-    backlog.set_weight("dear", 5)
+    backlog.shares.set_weight("dear", 5)
     for number in range(5_000):
         task = a_task(number, f"tenant {number}")
         backlog.push(task)
         task.state = TaskState.CANCELED
         backlog.drop(task)
-    assert len(backlog.accounts) <= 130
-    assert backlog.accounts["dear"].weight == 5
+    assert len(backlog.shares.pool("add").accounts()) <= 130
+    assert backlog.shares.pool("add").account("dear").weight == 5
 
 
 def test_keys_that_come_and_go_leave_no_gates_behind():
@@ -177,9 +181,9 @@ def test_keys_that_come_and_go_leave_no_gates_behind():
         assert pick is not None
         backlog.take(queue, pick)
         (gate,) = gates.over(pick.task, 0)
-        gate.take(pick.task.id, 0)
+        gate.take((pick.task.id,), 0)
         assert gate.holders
-        gates.release(pick.task, 0)
+        gates.release(pick.task)
     assert sum(1 for _ in gates) <= 2_100
 
 
@@ -189,7 +193,7 @@ def test_a_closed_limit_costs_the_same_however_often_tasks_come_and_go_before_it
     for kind, name in ((RuleKind.TENANT, "a"), (RuleKind.KEY, "add")):
         gates.set(Rule(kind, name, 1), 0)
         for gate in gates.over(a_task(0, key="k"), 0):
-            gate.take("one that runs for long", 0)
+            gate.take(("one that runs for long",), 0)
         for number in range(1_000):
             task = a_task(number, key="k")
             backlog.push(task)

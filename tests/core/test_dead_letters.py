@@ -1,5 +1,7 @@
 """Tasks that failed for good: kept, tried again as new ones, or put away."""
 
+from typing import Any
+
 import pytest
 
 from merit.core.codec import decode_state, encode_state, state_digest
@@ -54,11 +56,11 @@ def purge(machine, *numbers, tenant="default"):
 
 
 def test_it_is_tried_again_as_a_new_task_that_names_it():
-    terms = {
+    terms: dict[str, Any] = {
         "key": "k", "labels": (("a", "b"),), "retry": RetryPolicy(1), "not_before_ns": START_NS,
         "deadline_ns": START_NS + 50 * SECOND_NS, "idempotency_key": "once", "estimate_ns": 7,
     }  # fmt: skip
-    own = {
+    own: dict[str, Any] = {
         "priority": Priority.CRITICAL,
         "parameters": b'{"a":1}',
         "attempts_max": 7,

@@ -1,5 +1,7 @@
 """Same key, same task: within one submit, later, under another leader, and beyond what is kept."""
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,9 +44,13 @@ def test_same_content_is_the_same_task_and_other_content_is_an_error():
     submit(machine, keyed(1, parameters=b'{"a":1}'))
     decision = submit(machine, keyed(2, parameters=b'{"a":1}', priority=4, description="again"))
     assert (known(decision), decision.events, decision.refusals) == ({2: 1}, [], [])
-    for number, other in enumerate(
-        [{"parameters": b'{"a":2}'}, {"capability": "other"}, {"after": [1]}, {"parameters_blob": "b" * 64}], 3
-    ):
+    others: list[dict[str, Any]] = [
+        {"parameters": b'{"a":2}'},
+        {"capability": "other"},
+        {"after": [1]},
+        {"parameters_blob": "b" * 64},
+    ]
+    for number, other in enumerate(others, 3):
         decision = submit(machine, keyed(number, **other))
         assert said(decision) == {number: CONFLICT}
         assert decision.refusals[0].reason == (
@@ -133,7 +139,8 @@ def test_as_long_as_it_is_here_it_counts():
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from([0, 1, 3])), max_size=40))
 def test_kept_are_the_youngest_within_the_window(steps):
     limits = Limits(keys_max=3, keys_ns=4 * SECOND_NS)
-    machine, now_ns, kept = a_machine(limits=limits), START_NS, {}
+    machine, now_ns = a_machine(limits=limits), START_NS
+    kept: dict[str, tuple[int, int]] = {}
     for number, (key, wait_s) in enumerate(steps):
         now_ns += wait_s * SECOND_NS
         decision = submit(machine, keyed(number, key), now_ns=now_ns)

@@ -82,6 +82,7 @@ def test_despite_dead_it_runs_with_null_for_what_failed(order, first, second):
     if {first, second} != {"completed"}:
         dead = machine.state.tasks[an_id(10)]
         assert dead.state is TaskState.DEAD
+        assert dead.failure is not None
         assert dead.failure.kind == "dependency"
 
 

@@ -42,7 +42,7 @@ TIMER_NS = 1 << 25
 
 def counts(machine):
     """Live attempts by what limits count by."""
-    found = Counter()
+    found: Counter[tuple[RuleKind, str, str]] = Counter()
     for task in machine.state.tasks.values():
         if task.attempts and task.attempts[-1].live:
             found[RuleKind.CAPABILITY, task.capability, ""] += 1
@@ -81,18 +81,18 @@ def test_all_limits_at_once_are_kept_and_everything_gets_done(seed):
             number += 1
             specs.append(with_terms(number, rng.choice(capabilities), key=rng.choice(keys), attempts_max=100))
         submit(machine, *specs, tenant=tenant)
-    begun = {}
+    begun: dict[tuple[RuleKind, str], list[int]] = {}
     for _ in range(5_000):
         if not machine.state.live:
             break
         for sent in allocate(machine):
             task = machine.state.tasks[sent.assignment.task]
-            for name in ((RuleKind.CAPABILITY, task.capability), (RuleKind.TENANT, task.tenant)):
-                begun.setdefault(name, []).append(machine.now_ns)
+            for counted in ((RuleKind.CAPABILITY, task.capability), (RuleKind.TENANT, task.tenant)):
+                begun.setdefault(counted, []).append(machine.now_ns)
         assert_within(machine, rules)
         check(machine, machine.state)
-        held = list(machine.state.workers["w"].attempts.items())
-        some = rng.sample(held, rng.randint(0, len(held)))
+        running = list(machine.state.workers["w"].attempts.items())
+        some = rng.sample(running, rng.randint(0, len(running)))
         reports = [
             failed(number_of(task), attempt) if rng.random() < 0.2 else completed(number_of(task), attempt)
             for task, attempt in some
@@ -113,9 +113,9 @@ def test_all_limits_at_once_are_kept_and_everything_gets_done(seed):
             attach(machine, "w", capabilities, granted=granted, concurrency=100, session=session, held=held)
             begun.clear()
     assert not machine.state.live, "nothing is stuck"
-    for name, times in begun.items():
-        if name in rules and rules[name].rate_millihz:
-            assert_rate(times, rules[name])
+    for counted, times in begun.items():
+        if counted in rules and rules[counted].rate_millihz:
+            assert_rate(times, rules[counted])
     check(machine, machine.state)
 
 
@@ -154,7 +154,9 @@ def test_a_rate_is_reached_although_timers_are_late():
     submit(machine, *(a_spec(number) for number in range(1_000)))
     done = len(allocate(machine))
     while done < 1_000:
-        tick(machine, machine.next_due_ns())
+        due_ns = machine.next_due_ns()
+        assert due_ns is not None, "the rest waits for a timer"
+        tick(machine, due_ns)
         done += len(allocate(machine))
     assert 9.9 <= (machine.now_ns - START_NS) / SECOND_NS <= 10.1
 

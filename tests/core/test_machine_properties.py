@@ -161,15 +161,18 @@ class AnyOrder:
             queue_timeout_ns=chance(rng.choice([1, 5]) * SECOND_NS),
             heartbeat_timeout_ns=chance(rng.choice([MILLISECOND_NS, SECOND_NS])),
             estimate_ns=chance(rng.choice([1, SECOND_NS])),
-            retry=RetryPolicy(*(rng.randint(-1, 2) for _ in range(5)), chance(SECOND_NS))
-            if rng.random() < 0.3
-            else None,
+            retry=self.some_policy() if rng.random() < 0.3 else None,
             safe_to_repeat=rng.random() < 0.9,
             key=chance(rng.choice(["k1", "k2"])),
             idempotency_key=chance(rng.choice("abcdefg")),
             inputs=tuple((f"p{place}", name) for place, name in enumerate(after) if rng.random() < 0.5),
             despite_dead=rng.random() < 0.4,
         )
+
+    def some_policy(self):
+        refused, failed, timed_out, silent, lost = (self.rng.randint(-1, 2) for _ in range(5))
+        backoff_ns = SECOND_NS if self.rng.random() < 0.3 else 0
+        return RetryPolicy(refused, failed, timed_out, silent, lost, backoff_ns)
 
     def some_spec(self):
         rng = self.rng
@@ -227,7 +230,9 @@ class AnyOrder:
             else:
                 assert old not in state.dead_letters
                 assert letters[old].successor == new
-                assert state.tasks[new].terms.origin == old
+                terms = state.tasks[new].terms
+                assert terms is not None
+                assert terms.origin == old
 
     def purge_dead(self):
         state = self.machine.state
@@ -399,7 +404,7 @@ class AnyOrder:
             for tenant in TENANTS:
                 bound = [machine.state.tasks[effect.assignment.task] for effect in sent]
                 bound = [task for task in bound if (task.capability, task.tenant) == (capability, tenant)]
-                if not machine.gates.key_rules and all(task.counted == len(task.attempts) == 1 for task in bound):
+                if not machine.gates.keys and all(task.counted == len(task.attempts) == 1 for task in bound):
                     ranks = [rank(replace(task, attempts=()), LIMITS.ageing_ns) for task in bound]
                     assert ranks == sorted(ranks)
 

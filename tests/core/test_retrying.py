@@ -1,5 +1,7 @@
 """Whether a task is tried again, when, and by whom."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -64,7 +66,7 @@ def started(**terms):
     machine = a_machine(limits=LIMITS)
     attach(machine, granted=100)
     terms = {"heartbeat_timeout_ns": 2 * SECOND_NS, **terms}
-    fields = {"run_timeout_ns": 5 * SECOND_NS, "attempts_max": 10, "timeout_ns": 10**15}
+    fields: dict[str, Any] = {"run_timeout_ns": 5 * SECOND_NS, "attempts_max": 10, "timeout_ns": 10**15}
     submit(machine, with_terms(1, **fields, **terms))
     allocate(machine)
     return machine

@@ -273,7 +273,9 @@ def test_paused_or_removed_it_makes_nothing(how):
 def test_run_now_is_beside_its_times_and_the_overlap_policy_holds():
     shell = Shell(a_schedule())
     assert shell.take(tell(shell.machine, RunSchedule, "hourly", an_id(1))).refusals == []
-    assert shell.machine.state.tasks[an_id(1)].terms.schedule == "hourly"
+    terms = shell.machine.state.tasks[an_id(1)].terms
+    assert terms is not None
+    assert terms.schedule == "hourly"
     (refusal,) = shell.take(tell(shell.machine, RunSchedule, "hourly", an_id(2))).refusals
     assert (refusal.code, refusal.field) == ("conflict", "schedule")
     assert refusal.reason == f"the task before it, {an_id(1)}, is not final"

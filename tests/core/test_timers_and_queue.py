@@ -60,7 +60,7 @@ def test_timers_that_are_moved_for_ever_leave_nothing_behind():
     assert len(timers._buckets) <= 51
 
 
-def a_task(number, priority=Priority.MEDIUM, *, submitted_ns=0, deadline_ns=0, tried=False, not_before_ns=None):
+def a_task(number, priority=Priority.MEDIUM, *, submitted_ns=0, deadline_ns=0, tried=False, not_before_ns=None) -> Task:
     """A pending task; with `not_before_ns` it has terms."""
     attempts = (Attempt(1, "w", 0, 0, AttemptState.FAILED),) if tried else ()
     terms = None if not_before_ns is None else Terms(not_before_ns=not_before_ns)
@@ -72,7 +72,9 @@ def a_task(number, priority=Priority.MEDIUM, *, submitted_ns=0, deadline_ns=0, t
 
 @given(st.data())
 def test_a_lane_is_in_the_order_of_the_ranks(data):
-    lane, waiting, now_ns, taken = Lane(AGEING_NS), [], 0, []
+    lane, now_ns = Lane(AGEING_NS), 0
+    waiting: list[Task] = []
+    taken: list[Task] = []
     steps = st.lists(st.sampled_from(["push", "push", "push", "again", "take", "drop", "time"]), max_size=150)
     for number, step in enumerate(data.draw(steps)):
         if step == "push":
@@ -92,8 +94,8 @@ def test_a_lane_is_in_the_order_of_the_ranks(data):
             lane.push(task)
             waiting.append(task)
         elif step == "take" and waiting:
-            head = lane.head()
-            assert head is min(waiting, key=lambda task: rank(task, AGEING_NS))
+            head = min(waiting, key=lambda task: rank(task, AGEING_NS))
+            assert lane.head() is head
             lane.take(head)
             waiting.remove(head)
             taken.append(head)

@@ -1,5 +1,7 @@
 """When things are due: time-outs, deadlines, delays, and what stands still while nobody could be heard."""
 
+from typing import Any
+
 import pytest
 
 from merit.core.codec import decode_state, encode_state
@@ -85,7 +87,7 @@ def test_the_queue_time_out_counts_each_time_anew_and_not_while_it_runs():
 def test_a_task_that_is_not_done_by_its_deadline_dies_wherever_it_is(where):
     machine = a_machine(limits=LIMITS)
     submit(machine, a_spec(9, "other"))
-    fields = {"timeout_ns": 10 * SECOND_NS, "run_timeout_ns": 60 * SECOND_NS}
+    fields: dict[str, Any] = {"timeout_ns": 10 * SECOND_NS, "run_timeout_ns": 60 * SECOND_NS}
     if where == "delayed":
         spec, due = with_terms(1, not_before_ns=START_NS + 20 * SECOND_NS, deadline_ns=START_NS + 15 * SECOND_NS), 15
     else:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct, structs
+from msgspec import Struct, field, structs
 
 from merit import AsyncClient, Result, TaskHandle, TaskRequest
 from merit.model.limits import MILLISECOND_NS, SECOND_NS, Limits
@@ -20,11 +20,14 @@ from merit.sdk.results import MeritError
 from merit.testing.plane import PlaneFaults
 from merit.testing.processes import PlaneProgram, Program, ProgramFailed, WorkerProgram
 from tests.crash.evidence import Journalled, check
+from tests.crash.queue_work import QueueWork
 
 FLEET = Path(__file__).with_name("fleet.py")
 # Times short enough that a restart costs a test no patience, bounds small enough that the cell forgets final tasks.
 LIMITS = Limits(
     finals_max=300,
+    dead_letters_max=100,
+    keys_max=50,
     grace_ns=SECOND_NS,
     reconnect_ns=SECOND_NS // 2,
     stale_ns=5 * SECOND_NS,
@@ -32,6 +35,7 @@ LIMITS = Limits(
     backoff_ns=20 * MILLISECOND_NS,
     backoff_ns_max=200 * MILLISECOND_NS,
 )
+TENANTS = ("default", "other")
 IN_FLIGHT_MAX = 150
 BIG = 100_000
 LIFE_S_MAX = 3.0
@@ -52,6 +56,14 @@ class Tally(Struct):
     dead: int = 0
     canceled: int = 0
     epochs: int = 0
+    delayed: int = 0
+    keys_again: int = 0
+    """Submits that turned out to be an earlier task."""
+    retried: int = 0
+    """Dead letters."""
+    scheduled: int = 0
+    limits_reached: dict[str, int] = field(default_factory=dict)
+    """How often, by limit."""
 
 
 class Campaign:
@@ -75,7 +87,11 @@ class Campaign:
         self.expected: dict[str, Any] = {}
         """By task: its result, or the state in which it must end."""
         self.waiting: dict[str, TaskHandle] = {}
-        self.client: AsyncClient
+        self.tenants: dict[str, str] = {}
+        """By task."""
+        self.clients: dict[str, AsyncClient] = {}
+        """By tenant."""
+        self.queue = QueueWork(self)
 
     async def run(self) -> Tally:
         vars(sdk_client)["Backoff"] = partial(Backoff, 0.02, 0.2)  # as in fleet.py
@@ -83,11 +99,14 @@ class Campaign:
         killing = [asyncio.create_task(self.kill_workers(worker)) for worker in self.workers]
         planes = asyncio.create_task(self.kill_planes())
         try:
-            self.client = await AsyncClient(self.plane.address, connect_timeout_s=60).__aenter__()
+            for tenant in TENANTS:
+                await self.connect(tenant)
+            await self.queue.prepare()
             submitting = asyncio.create_task(self.submit_all())
             await asyncio.gather(planes, submitting, *killing)
             await asyncio.wait_for(self.settle(), SETTLE_S)
-            await self.client.aclose()
+            for client in self.clients.values():
+                await client.aclose()
             for program in (*self.workers, self.plane):
                 assert await program.stop() == 0, program.failure("did not end in an orderly way")
         finally:
@@ -151,64 +170,81 @@ class Campaign:
 
     def makers(self) -> Iterator[Any]:
         while True:
-            yield self.chance.choices(
-                (self.single, self.group, self.chain, self.large, self.failing, self.canceled), (6, 2, 2, 1, 1, 1)
-            )[0]
+            queue = self.queue
+            makers = (self.single, self.group, self.chain, self.large, self.failing, self.canceled)
+            of_queue = (queue.delayed, queue.limited, queue.keyed, queue.retried)
+            yield self.chance.choices((*makers, *of_queue), (6, 2, 2, 1, 1, 1, 2, 1, 4, 1))[0]
 
-    async def take(self, handles: list[TaskHandle], *expected: Any) -> None:
+    def anyone(self) -> AsyncClient:
+        """A client of one of the tenants."""
+        return self.clients[self.chance.choice(TENANTS)]
+
+    async def take(self, client: AsyncClient, handles: list[TaskHandle], *expected: Any) -> None:
         """The client has said that these are durable."""
         for handle, value in zip(handles, expected, strict=True):
             self.acknowledged.add(handle.id)
             self.expected[handle.id] = value
             self.waiting[handle.id] = handle
+            self.tenants[handle.id] = client.tenant
 
     async def single(self) -> None:
         n = self.chance.randrange(1000)
-        await self.take([await self.client.submit("double", {"n": n}, attempts_max=100)], 2 * n)
+        client = self.anyone()
+        await self.take(client, [await client.submit("double", {"n": n}, attempts_max=100)], 2 * n)
 
     async def group(self) -> None:
+        client = self.anyone()
         requests = [TaskRequest(capability="double", parameters={"n": n}, attempts_max=100) for n in range(20)]
-        await self.take(await self.client.submit_many(requests), *(2 * n for n in range(20)))
+        await self.take(client, await client.submit_many(requests), *(2 * n for n in range(20)))
 
     async def chain(self) -> None:
-        first = await self.client.submit("double", {"n": 1}, attempts_max=100)
-        await self.take([first], 2)
-        second = await self.client.submit("double", {"n": 2}, attempts_max=100, after=[first])
-        await self.take([second], 4)
-        doomed = await self.client.submit("boom", {"n": 3}, attempts_max=1)
-        await self.take([doomed], TaskState.DEAD)
+        client = self.anyone()
+        first = await client.submit("double", {"n": 1}, attempts_max=100)
+        await self.take(client, [first], 2)
+        second = await client.submit("double", attempts_max=100, inputs={"n": first})
+        await self.take(client, [second], 4)
+        doomed = await client.submit("boom", {"n": 3}, attempts_max=1)
+        await self.take(client, [doomed], TaskState.DEAD)
         try:
-            third = await self.client.submit("double", {"n": 3}, attempts_max=100, after=[second, doomed])
+            third = await client.submit("double", {"n": 3}, attempts_max=100, after=[second, doomed])
         except MeritError as error:
             if "never complete" not in str(error):  # that is: `doomed` had died already
                 raise
         else:
-            await self.take([third], TaskState.DEAD)
+            await self.take(client, [third], TaskState.DEAD)
 
     async def large(self) -> None:
-        small = await self.client.submit("lengthen", {"text": "ab", "times": BIG}, attempts_max=100)
-        await self.take([small], "ab" * BIG)
+        client = self.anyone()
+        small = await client.submit("lengthen", {"text": "ab", "times": BIG}, attempts_max=100)
+        await self.take(client, [small], "ab" * BIG)
         text = self.chance.choice("xyz") * BIG
-        await self.take([await self.client.submit("measure", {"text": text}, attempts_max=100)], BIG)
+        await self.take(client, [await client.submit("measure", {"text": text}, attempts_max=100)], BIG)
 
     async def failing(self) -> None:
-        await self.take([await self.client.submit("boom", {"n": 1})], TaskState.DEAD)
+        client = self.anyone()
+        await self.take(client, [await client.submit("boom", {"n": 1})], TaskState.DEAD)
 
     async def canceled(self) -> None:
-        handle = await self.client.submit("nap", {"seconds": 60}, attempts_max=100)
-        await self.take([handle], TaskState.CANCELED)
+        client = self.anyone()
+        handle = await client.submit("nap", {"seconds": 60}, attempts_max=100)
+        await self.take(client, [handle], TaskState.CANCELED)
         await asyncio.sleep(self.chance.choice((0, 0, 0.05)))
         handle.cancel()
 
     async def change_client(self) -> None:
-        """As if the program that submits were killed and another one took over what it knew to be durable."""
-        await self.client.aclose()
-        self.client = await AsyncClient(self.plane.address, connect_timeout_s=60).__aenter__()
+        """As if a program that submits were killed and another one took over what it knew to be durable."""
+        tenant = self.chance.choice(TENANTS)
+        await self.clients[tenant].aclose()
+        client = await self.connect(tenant)
         self.tally.clients += 1
-        for task in list(self.waiting):
-            handle = self.waiting[task] = self.client.watch(task)
+        for task in [task for task in self.waiting if self.tenants[task] == tenant]:
+            handle = self.waiting[task] = client.watch(task)
             if self.expected[task] is TaskState.CANCELED:
                 handle.cancel()  # the former client may have died before its word got out
+
+    async def connect(self, tenant: str) -> AsyncClient:
+        client = self.clients[tenant] = AsyncClient(self.plane.address, connect_timeout_s=60, tenant=tenant)
+        return await client.__aenter__()
 
     async def collect(self) -> None:
         for task, handle in list(self.waiting.items()):
@@ -220,17 +256,22 @@ class Campaign:
         while self.waiting:
             await self.collect()
             await asyncio.sleep(0.02)
+        await self.queue.finish()
 
     def judge(self, task: str, result: Result) -> None:
         expected = self.expected[task]
         if isinstance(expected, TaskState):
             assert result.state is expected, f"{task}: {result}"
+            if expected is TaskState.DEAD and result.attempts:
+                self.queue.letters.append(task)
         else:
             assert result.ok, f"{task}: {result}"
             assert result.value == expected
         self.told[task] = result
 
     def count(self, journalled: Journalled) -> None:
+        assert all(journalled.tasks[task].spec.tenant == tenant for task, tenant in self.tenants.items())
+        self.queue.check(journalled.queue)
         states = [trail.finals[0] for trail in journalled.tasks.values()]
         self.tally.acknowledged = len(self.acknowledged)
         self.tally.completed = states.count(TaskState.COMPLETED)

@@ -13,6 +13,7 @@ from merit.model.tasks import AttemptState, TaskState
 from merit.sdk.results import Result
 from merit.storage.sqlite_reader import open_reader
 from merit.storage.verify import verify_journal
+from tests.crash.queue_evidence import QueueTrail
 
 FINAL = {TaskCompleted: TaskState.COMPLETED, TaskDied: TaskState.DEAD, TaskCanceled: TaskState.CANCELED}
 
@@ -32,6 +33,7 @@ class Trail(Struct):
 class Journalled(Struct):
     tasks: dict[str, Trail]
     epochs: int
+    queue: QueueTrail
 
 
 def read_journal(state: Path) -> Journalled:
@@ -40,11 +42,13 @@ def read_journal(state: Path) -> Journalled:
         verification = verify_journal(reader)
         assert verification.ok, verification.problems
     tasks: dict[str, Trail] = {}
+    queue = QueueTrail()
     with open_reader(state / "journal", CELL) as reader:
         for record in reader.read():
             payloads = {sha256(payload).digest(): payload for payload in record.payloads}
             for data in record.events:
                 event = decode_event(data)
+                queue.take(event, record.time_ns)
                 if isinstance(event, TaskSubmitted):
                     assert event.task not in tasks, f"{event.task} was submitted twice"
                     tasks[event.task] = Trail(event)
@@ -60,7 +64,7 @@ def read_journal(state: Path) -> Journalled:
                         trail.completed_by.append(event.number)
                         trail.result = payloads.get(event.result, b"")
                         trail.result_blob = event.result_blob
-    return Journalled(tasks, verification.epochs)
+    return Journalled(tasks, verification.epochs, queue)
 
 
 def read_executions(file: Path) -> Counter[tuple[str, int]]:

@@ -1,6 +1,6 @@
 """Who follows a task hears of its steps, and of nothing that is not durable."""
 
-from merit.model.frames import ClientFrame, ClientHello, Update
+from merit.model.frames import ClientFrame, ClientHello, ServerFrame, Update
 from merit.model.limits import Limits
 from merit.model.tasks import Progress, TaskState
 from merit.session.server_end import ServerEnd
@@ -139,7 +139,7 @@ def test_tasks_of_other_tenants_and_unknown_ones_are_not_followed():
     cell.kernel.client_frame(end, frame, [])
     cell.step()
     cell.commit()
-    found = [frame for stream, frame in cell.kernel.outgoing() if stream is end]
+    found = [frame for stream, frame in cell.kernel.outgoing() if stream is end and isinstance(frame, ServerFrame)]
     assert [update for frame in found for update in frame.updates] == []
     refusals = [refusal for frame in found for refusal in frame.refusals]
     assert [(refusal.task, refusal.code, refusal.field) for refusal in refusals] == [(an_id(1), "not_found", "watch")]

@@ -209,7 +209,7 @@ async def test_what_is_asked_while_the_control_plane_is_away_is_answered_when_it
 async def test_a_question_to_a_control_plane_that_stays_away_is_given_up(tmp_path):
     async with a_control_plane(tmp_path / "state") as address:
         client = await AsyncClient(address).__aenter__()
-    client._connect_timeout_s = 0.3
+    client._asker._patience_s = 0.3
     try:
         with pytest.raises(Unreachable, match=address):
             await asyncio.wait_for(client.tasks(), 20)

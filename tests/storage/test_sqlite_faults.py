@@ -12,6 +12,7 @@ import pytest
 
 from merit.model.record import Record, Tail, after
 from merit.ports.journal import JournalError, JournalUnavailable, OutcomeUnknown
+from merit.storage import sqlite_journal
 from merit.storage.sqlite_journal import SqliteJournal
 from merit.storage.verify import verify_journal
 from merit.testing.journal_contract import CELL, batch
@@ -259,8 +260,9 @@ def test_what_a_failed_sync_left_in_memory_endangers_nothing_after_it(tmp_path):
     recover(tmp_path / "cut", acknowledged)
 
 
-def test_power_cuts(tmp_path):
+def test_power_cuts(tmp_path, monkeypatch):
     """At any step, with any part of what was not synced lost or torn: what was acknowledged is there, whole, and the journal goes on."""
+    monkeypatch.setattr(sqlite_journal, "_LOG_BYTES", 512 * 1024)  # what lies there is copied at every step
     steps = []
 
     def note(step, perform):

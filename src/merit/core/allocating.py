@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from heapq import heapify, heappop, heapreplace
 
-from merit.core.backlog import CapabilityQueue, Flow
+from merit.core.backlog import CapabilityQueue, Pick
 from merit.core.desk import Desk
 from merit.core.queueing import COST_NS_DEFAULT, cost_ns
 from merit.core.ranking import Rank
@@ -25,79 +25,116 @@ from merit.model.workers import WorkerState
 def allocate(desk: Desk, command: Allocate) -> None:
     """Bind what waits to who has room: over all capabilities first for the tenant that has had least, and then the most
     urgent task."""
-    state, backlog, now_ns = desk.state, desk.backlog, desk.now_ns
-    heap: list[tuple[int, Rank, str]] = []
-    for capability in desk.ready:
-        queue = backlog.queues.get(capability)
-        if queue is not None and capability not in state.paused and (pick := queue.pick(now_ns)) is not None:
-            heap.append((pick.flow.account.charged, rank_of(pick.task, backlog.ageing_ns), capability))
-    desk.ready.clear()
-    heapify(heap)
+    backlog, now_ns = desk.backlog, desk.now_ns
+    heap = _candidates(desk)
     passed_over: list[Task] = []
     left = command.count_max
     while heap:
         if not left:
             desk.ready.update((capability, None) for _, _, capability in heap)
             break
-        capability = heap[0][2]
+        if len(heap) == 1:
+            left -= _give_out(desk, backlog.queues[heap[0][2]], left)
+        charged, _, capability = heap[0]
         queue = backlog.queues.get(capability)
-        if len(heap) == 1 and queue is not None and (flow := queue.only_flow()) is not None:
-            left -= _give_out(desk, queue, flow, left)
-            if not left:
-                continue
-            queue = backlog.queues.get(capability)
+        if queue is None:
+            break
+        if not left:
+            continue
         # Picked anew each time: what was given out since may have closed a limit that it stands before.
-        pick = queue.pick(now_ns) if queue is not None else None
-        if queue is None or pick is None:
-            heappop(heap)
-            continue
-        task = pick.task
-        if len(heap) > 1 and pick.flow.account.charged != heap[0][0]:
+        pick = queue.pick(now_ns)
+        if pick is not None and len(heap) > 1 and pick.flow.account.charged != charged:
             # Its tenant was given something of another capability since: others may come before it now.
-            heapreplace(heap, (pick.flow.account.charged, rank_of(task, backlog.ageing_ns), capability))
+            heapreplace(heap, _entry(desk, pick))
             continue
-        patient = len(passed_over) < AVOIDED_MAX
-        choose = desk.strategy.choose
-        worker_id = choose(capability) if not task.attempts else _choose_again(desk, task, patient=patient)
-        if worker_id is None:
-            if not _pass_over(desk, pick.task, passed_over):
-                heappop(heap)
-                continue
-            backlog.take(queue, pick)
-        else:
-            left -= 1
-            desk.cursor = task.id
-            backlog.take(queue, pick)
-            backlog.charge(pick.flow.account, cost_ns(desk, task))
-            _assign(desk, task, worker_id)
-        if len(heap) > 1 and (queue.size == 0 or (pick := queue.pick(now_ns)) is None):
+        if pick is not None:
+            patient = len(passed_over) < AVOIDED_MAX
+            worker_id = _choose(desk, pick.task, patient=patient)
+            if worker_id is None and not _passes(desk, pick.task):
+                pick = None
+            elif worker_id is None:
+                backlog.take(queue, pick)
+                passed_over.append(pick.task)
+                pick = queue.pick(now_ns)
+            else:
+                left -= 1
+                desk.cursor = pick.task.id
+                backlog.take(queue, pick)
+                queue.pool.charge(pick.flow.account, cost_ns(desk, pick.task))
+                for gate in desk.gates.over(pick.task, now_ns) if desk.gates.any else ():
+                    gate.take((pick.task.id,), now_ns)
+                _assign(desk, pick.task, worker_id)
+                pick = queue.pick(now_ns)
+        if pick is None:
             heappop(heap)
         elif len(heap) > 1:
-            heapreplace(heap, (pick.flow.account.charged, rank_of(pick.task, backlog.ageing_ns), capability))
+            heapreplace(heap, _entry(desk, pick))
     for task in passed_over:
         backlog.push(task)
 
 
-def _give_out(desk: Desk, queue: CapabilityQueue, flow: Flow, count_max: int) -> int:
+_Entry = tuple[int, Rank, str]
+"""What the tenant of a queue's next task was charged, the rank of that task, the capability."""
+
+
+def _candidates(desk: Desk) -> list[_Entry]:
+    """A heap of the queues that may have something for somebody."""
+    heap: list[_Entry] = []
+    for capability in desk.ready:
+        queue = desk.backlog.queues.get(capability)
+        if queue is not None and queue.size and capability not in desk.state.paused:
+            pick = queue.pick(desk.now_ns)
+            if pick is not None:
+                heap.append(_entry(desk, pick))
+    desk.ready.clear()
+    heapify(heap)
+    return heap
+
+
+def _entry(desk: Desk, pick: Pick) -> _Entry:
+    task = pick.task
+    return (pick.flow.account.charged, rank_of(task, desk.backlog.ageing_ns), task.capability)
+
+
+def _give_out(desk: Desk, queue: CapabilityQueue, count_max: int) -> int:
     """The quick way where there is nothing to choose between: new tasks of one flow, to whoever has room; how many.
     Whatever is not as usual is left for the long way."""
-    lane = flow.lanes.get("")
-    choose, capability = desk.strategy.choose, queue.capability
+    flow = queue.only_flow()
+    if flow is None:
+        return 0
+    capability, gates, now_ns = queue.capability, desk.gates, desk.now_ns
+    before = [gate for gate in (gates.capabilities.get(capability), gates.tenants.get(flow.tenant)) if gate is not None]
+    for gate in before:
+        count_max = min(count_max, gate.room(now_ns))
+    keys = gates.keys.get(capability)
+    choose = desk.strategy.choose
     usual_ns = desk.usual_ns.get(capability, COST_NS_DEFAULT)
-    count = charge = 0
-    while lane is not None and count < count_max:
-        task = lane.head()
+    cost = 0
+    given: list[str] = []
+    while len(given) < count_max:
+        task = flow.head(now_ns)
         worker_id = choose(capability) if task is not None and not task.attempts else None
         if task is None or worker_id is None:
             break
-        count += 1
-        charge += usual_ns if task.terms is None else cost_ns(desk, task)
         desk.cursor = task.id
-        lane.take(task)
+        given.append(task.id)
+        flow.take(task)
+        cost += usual_ns
+        if task.terms is not None:
+            cost += cost_ns(desk, task) - usual_ns
+            if keys is not None and task.terms.key:
+                keys.of(task.terms.key, now_ns).take((task.id,), now_ns)
         _assign(desk, task, worker_id)
-    if count:
-        desk.backlog.take_run(queue, flow, count, charge)
-    return count
+    if given:
+        for gate in before:
+            gate.take(given, now_ns)
+        desk.backlog.left(queue, flow, len(given))
+        queue.pool.charge(flow.account, cost, len(given))
+    return len(given)
+
+
+def _choose(desk: Desk, task: Task, *, patient: bool) -> str | None:
+    return desk.strategy.choose(task.capability) if not task.attempts else _choose_again(desk, task, patient=patient)
 
 
 def _choose_again(desk: Desk, task: Task, *, patient: bool) -> str | None:
@@ -112,24 +149,19 @@ def _choose_again(desk: Desk, task: Task, *, patient: bool) -> str | None:
     return worker_id
 
 
-def _pass_over(desk: Desk, task: Task, passed_over: list[Task]) -> bool:
+def _passes(desk: Desk, task: Task) -> bool:
     """Whether to look past a task for which nobody has room: when somebody has whom only this task has to avoid."""
-    if not task.attempts or desk.strategy.choose(task.capability) is None:
-        return False
-    passed_over.append(task)
-    return True
+    return bool(task.attempts) and desk.strategy.choose(task.capability) is not None
 
 
 def _assign(desk: Desk, task: Task, worker_id: str) -> None:
+    """Bind a task that has been taken from the backlog and has passed its limits."""
     number = len(task.attempts) + 1
     due_ns = desk.now_ns + task.run_timeout_ns
     if task.deadline_ns:
         due_ns = min(due_ns, task.deadline_ns)
     desk.emit(AttemptAssigned(task.id, number, worker_id, due_ns))
     desk.timers.arm(task.id, max(desk.state.grace_until_ns, due_ns))
-    if desk.gates.any:
-        for gate in desk.gates.over(task, desk.now_ns):
-            gate.take(task.id, desk.now_ns)
     send(desk, worker_id, task, number)
     worker, seat = desk.state.workers[worker_id], desk.seats[worker_id]
     if seat.used < seat.granted and len(worker.attempts) < HELD_MAX:

@@ -10,7 +10,7 @@ be due if all came evenly. It is soft: a new leader begins without a burst.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from merit.core.timers import Timers
@@ -23,6 +23,7 @@ GATE_KEY = "gate/"
 _TIMER_SLACK_NS = 1 << 25
 """A timer goes off up to 17 ms late, and what the rate allows meanwhile must not be lost: twice that."""
 _SWEEP_AT_LEAST = 1_024
+_NO_LIMIT = 2**62
 _LIVE = (TaskState.ASSIGNED, TaskState.RUNNING)
 
 
@@ -70,20 +71,28 @@ class Gate:
             return True
         return False
 
-    def take(self, task: str, now_ns: int) -> None:
-        """An attempt at the task begins."""
-        self.holders.add(task)
+    def room(self, now_ns: int) -> int:
+        """How many may begin now, as far as this limit goes."""
+        free = self.rule.concurrency - len(self.holders) if self.rule.concurrency else _NO_LIMIT
+        if self._interval_ns:
+            since_ns = max(self._next_ns, now_ns - _TIMER_SLACK_NS)
+            free = min(free, (now_ns + self._burst_ns - since_ns) // self._interval_ns + 1)
+        return max(0, free)
+
+    def take(self, tasks: Sequence[str], now_ns: int) -> None:
+        """Attempts at these tasks begin."""
+        self.holders.update(tasks)
         if self._interval_ns:
             # What a late timer kept back may be made up for, but no more than that.
-            self._next_ns = max(self._next_ns, now_ns - _TIMER_SLACK_NS) + self._interval_ns
+            since_ns = max(self._next_ns, now_ns - _TIMER_SLACK_NS)
+            self._next_ns = since_ns + self._interval_ns * len(tasks)
 
-    def release(self, task: str) -> Iterable[Parked]:
-        """No attempt at the task lives any more; what may come forward because of that."""
+    def release(self, task: str, woken: list[Parked]) -> None:
+        """No attempt at the task lives any more; adds what may come forward because of that."""
         if task in self.holders:
             self.holders.discard(task)
             if self.parked:
-                return self.open()
-        return ()
+                woken += self.open()
 
     def idle(self, now_ns: int) -> bool:
         """Whether it would be just the same if it were made anew."""
@@ -97,70 +106,109 @@ class Gate:
         return waiting
 
 
+class KeyGates:
+    """The gates of the keys of one capability, each made when it is first asked for."""
+
+    def __init__(self, rule: Rule, timers: Timers, by_timer: dict[str, Gate]) -> None:
+        self.rule = rule
+        self._timers = timers
+        self._by_timer = by_timer
+        self.gates: dict[str, Gate] = {}
+        self._sweep_at = _SWEEP_AT_LEAST
+
+    def of(self, key: str, now_ns: int) -> Gate:
+        """The gate of a key, which is there from now on."""
+        gate = self.gates.get(key)
+        if gate is None:
+            if len(self.gates) >= self._sweep_at:
+                self._sweep(now_ns)
+            at = _timer_key(self.rule, key)
+            gate = self.gates[key] = self._by_timer[at] = Gate(at, self.rule, now_ns, self._timers)
+        return gate
+
+    def change(self, rule: Rule) -> list[Parked]:
+        """From now on this holds; what may come forward because of that."""
+        self.rule = rule
+        for gate in self.gates.values():
+            gate.change(rule)
+        return [unit for gate in self.gates.values() for unit in gate.open()]
+
+    def remove(self) -> None:
+        """Keys are not limited any more."""
+        for key in list(self.gates):
+            self._remove(key)
+
+    def _sweep(self, now_ns: int) -> None:
+        """Keys come and go; a gate that holds nobody back and has nothing to remember need not be there."""
+        for key in [key for key, gate in self.gates.items() if gate.idle(now_ns)]:
+            self._remove(key)
+        self._sweep_at = max(_SWEEP_AT_LEAST, 2 * len(self.gates))
+
+    def _remove(self, key: str) -> None:
+        gate = self.gates.pop(key)
+        del self._by_timer[gate.key]
+        self._timers.disarm(gate.key)
+
+
 class Gates:
-    """All of a cell. Those of keys come and go with their tasks."""
+    """All of a cell, by the names of capabilities and tenants."""
 
     def __init__(self, timers: Timers) -> None:
         self._timers = timers
-        self.key_rules: dict[str, Rule] = {}
-        self._gates: dict[str, Gate] = {}
-        """By timer key."""
-        self._sweep_at = _SWEEP_AT_LEAST
+        self.capabilities: dict[str, Gate] = {}
+        self.tenants: dict[str, Gate] = {}
+        self.keys: dict[str, KeyGates] = {}
+        """By capability whose keys are limited."""
+        self._by_timer: dict[str, Gate] = {}
         self.any = False
         """Whether there is any limit."""
 
     def __iter__(self) -> Iterator[Gate]:
-        return iter(self._gates.values())
-
-    def of(self, kind: RuleKind, name: str) -> Gate | None:
-        """The gate of a capability or a tenant."""
-        return self._gates.get(_timer_key(kind, name))
-
-    def of_key(self, capability: str, key: str, now_ns: int) -> Gate | None:
-        """The gate of one key, which is there from now on; None where keys are not limited."""
-        rule = self.key_rules.get(capability)
-        if rule is None or not key:
-            return None
-        at = _timer_key(RuleKind.KEY, capability, key)
-        gate = self._gates.get(at)
-        if gate is None:
-            if len(self._gates) >= self._sweep_at:
-                self._sweep(now_ns)
-            gate = self._gates[at] = Gate(at, rule, now_ns, self._timers)
-        return gate
+        return iter(self._by_timer.values())
 
     def set(self, rule: Rule, now_ns: int) -> list[Parked]:
         """A limit is there, changed or gone; what may come forward because of that."""
-        if rule.kind is RuleKind.KEY:
-            if rule.limits:
-                self.key_rules[rule.name] = rule
-            else:
-                self.key_rules.pop(rule.name, None)
-            changed = [gate for gate in self if gate.rule.kind is RuleKind.KEY and gate.rule.name == rule.name]
-        else:
-            at = _timer_key(rule.kind, rule.name)
-            if at not in self._gates and rule.limits:
-                self._gates[at] = Gate(at, rule, now_ns, self._timers)
-            changed = [self._gates[at]] if at in self._gates else []
-        woken: list[Parked] = []
-        for gate in changed:
-            gate.change(rule)
-            woken += gate.open()
-            if not rule.limits:
-                self._remove(gate)
-        self.any = bool(self._gates or self.key_rules)
+        woken = self._set_keys(rule) if rule.kind is RuleKind.KEY else self._set_one(rule, now_ns)
+        self.any = bool(self.capabilities or self.tenants or self.keys)
         return woken
+
+    def _set_keys(self, rule: Rule) -> list[Parked]:
+        gates = self.keys.get(rule.name)
+        if gates is None:
+            if rule.limits:
+                self.keys[rule.name] = KeyGates(rule, self._timers, self._by_timer)
+            return []
+        woken = gates.change(rule)
+        if not rule.limits:
+            gates.remove()
+            del self.keys[rule.name]
+        return woken
+
+    def _set_one(self, rule: Rule, now_ns: int) -> list[Parked]:
+        gates = self.capabilities if rule.kind is RuleKind.CAPABILITY else self.tenants
+        gate = gates.get(rule.name)
+        if gate is None:
+            if rule.limits:
+                at = _timer_key(rule)
+                gates[rule.name] = self._by_timer[at] = Gate(at, rule, now_ns, self._timers)
+            return []
+        gate.change(rule)
+        if not rule.limits:
+            del gates[rule.name], self._by_timer[gate.key]
+            self._timers.disarm(gate.key)
+        return gate.open()
 
     def due(self, key: str) -> list[Parked]:
         """The timer of a gate went off: what may come forward because of that."""
-        gate = self._gates.get(key)
+        gate = self._by_timer.get(key)
         return gate.open() if gate is not None else []
 
     def over(self, task: Task, now_ns: int) -> list[Gate]:
         """The gates that the task stands before."""
-        found = [self.of(RuleKind.CAPABILITY, task.capability), self.of(RuleKind.TENANT, task.tenant)]
-        if task.terms is not None and self.key_rules:
-            found.append(self.of_key(task.capability, task.terms.key, now_ns))
+        found = [self.capabilities.get(task.capability), self.tenants.get(task.tenant)]
+        if self.keys and task.terms is not None and task.terms.key:
+            keys = self.keys.get(task.capability)
+            found.append(keys.of(task.terms.key, now_ns) if keys is not None else None)
         return [gate for gate in found if gate is not None]
 
     def hold(self, tasks: Iterable[Task], now_ns: int) -> None:
@@ -170,21 +218,23 @@ class Gates:
                 for gate in self.over(task, now_ns):
                     gate.holders.add(task.id)
 
-    def release(self, task: Task, now_ns: int) -> list[Parked]:
+    def release(self, task: Task) -> list[Parked]:
         """No attempt at the task lives any more; what may come forward because of that."""
-        return [unit for gate in self.over(task, now_ns) for unit in gate.release(task.id)]
+        woken: list[Parked] = []
+        gate = self.capabilities.get(task.capability)
+        if gate is not None:
+            gate.release(task.id, woken)
+        gate = self.tenants.get(task.tenant)
+        if gate is not None:
+            gate.release(task.id, woken)
+        if self.keys and task.terms is not None:
+            keys = self.keys.get(task.capability)
+            gate = keys.gates.get(task.terms.key) if keys is not None else None
+            if gate is not None:
+                gate.release(task.id, woken)
+        return woken
 
-    def _sweep(self, now_ns: int) -> None:
-        """Keys come and go; a gate that holds nobody back and has nothing to remember need not be there."""
-        for gate in [gate for gate in self if gate.rule.kind is RuleKind.KEY and gate.idle(now_ns)]:
-            self._remove(gate)
-        self._sweep_at = max(_SWEEP_AT_LEAST, 2 * len(self._gates))
 
-    def _remove(self, gate: Gate) -> None:
-        del self._gates[gate.key]
-        self._timers.disarm(gate.key)
-
-
-def _timer_key(kind: RuleKind, name: str, key: str = "") -> str:
+def _timer_key(rule: Rule, key: str = "") -> str:
     # The length makes sure that no two pairs of names give the same text.
-    return f"{GATE_KEY}{kind.name}/{len(name)}/{name}/{key}"
+    return f"{GATE_KEY}{rule.kind.name}/{len(rule.name)}/{rule.name}/{key}"

@@ -132,34 +132,36 @@ def _check_backlog(desk: Desk) -> None:
     queued: Counter[str] = Counter()
     backlog = desk.backlog
     for capability, queue in backlog.queues.items():
-        _holds(queue.size == sum(flow.size for flow in queue.flows.values()) > 0, f"queue {capability}", "counts wrong")
+        about = f"queue {capability}"
+        _holds(queue.size == sum(flow.size for flow in queue.flows.values()), about, "counts wrong")
+        _holds(queue.size > 0 and queue.pool is backlog.shares.pool(capability), about, "is out of place")
         for tenant, flow in queue.flows.items():
             size = 0
-            for key, lane in flow.lanes.items():
+            for lane in flow.lanes:
                 tasks = list(lane.tasks())
                 size += len(tasks)
-                _holds(lane.size == len(tasks), f"queue {capability}", f"counts {lane.size} and has {len(tasks)}")
+                _holds(lane.size == len(tasks), about, f"counts {lane.size} and has {len(tasks)}")
                 for task in tasks:
                     queued[task.id] += 1
                     _that(desk.state.tasks.get(task.id) is task, task, "is queued and unknown")
                     _that((task.capability, task.tenant) == (capability, tenant), task, f"is queued for {capability}")
-                    _that(
-                        not queue.keyed or not task.terms or task.terms.key == key, task, f"is in the lane of {key!r}"
-                    )
-                waits = lane.size and not lane.parked and queue.keyed
-                _holds(not waits or lane.listed is not None, f"queue {capability}", f"has forgotten key {key!r}")
-            _holds(flow.size == size, f"queue {capability}", f"counts {flow.size} of {tenant} and has {size}")
-            stuck = size and not flow.listed and not flow.parked and not any(o.parked for o in flow.lanes.values())
-            _holds(not stuck, f"queue {capability}", f"has forgotten tenant {tenant}")
+            _holds(flow.size == size, about, f"counts {flow.size} of {tenant} and has {size}")
+            _holds(flow.account is queue.pool.account(tenant), about, f"charges {tenant} in the wrong place")
+            stuck = flow.lane.size and not flow.listed and not flow.parked
+            _holds(not stuck, about, f"has forgotten tenant {tenant}")
     for task in desk.state.tasks.values():
         pending = int(task.state is TaskState.PENDING)
         _that(queued[task.id] == pending, task, f"is queued {queued[task.id]} times")
-    waiting = Counter(task.tenant for task in desk.state.tasks.values() if task.state is TaskState.PENDING)
-    for tenant, account in backlog.accounts.items():
-        _holds(
-            account.pending == waiting[tenant], f"tenant {tenant}", f"{account.pending} for {waiting[tenant]} pending"
-        )
+    waiting = Counter((task.tenant, id(backlog.shares.pool(task.capability))) for task in _pending_tasks(desk.state))
+    for pool in backlog.shares.pools():
+        for account in pool.accounts():
+            expected = waiting[account.tenant, id(pool)]
+            _holds(account.pending == expected, f"tenant {account.tenant}", f"{account.pending} for {expected} pending")
     _holds(backlog.size == sum(waiting.values()), "backlog", f"counts {backlog.size} for {sum(waiting.values())}")
+
+
+def _pending_tasks(state: State) -> list[Task]:
+    return [task for task in state.tasks.values() if task.state is TaskState.PENDING]
 
 
 def _check_gates(desk: Desk) -> None:
@@ -172,7 +174,7 @@ def _check_gates(desk: Desk) -> None:
     rules: set[tuple[RuleKind, str]] = {
         (gate.rule.kind, gate.rule.name) for gate in desk.gates if gate.rule.kind is not RuleKind.KEY
     }
-    rules |= {(RuleKind.KEY, name) for name in desk.gates.key_rules}
+    rules |= {(RuleKind.KEY, name) for name in desk.gates.keys}
     _holds(rules == state.rules.keys(), "limits", f"are {sorted(rules)}, set were {sorted(state.rules)}")
 
 

@@ -119,9 +119,10 @@ def _start_leadership(desk: Desk, command: StartLeadership) -> None:
     for rule in state.rules.values():
         desk.gates.set(rule, desk.now_ns)
     for name, tenant in state.tenants.items():
-        desk.backlog.set_weight(name, tenant.terms.weight)
+        desk.backlog.shares.set_weight(name, tenant.terms.weight)
     for worker in state.workers.values():
         desk.seats[worker.id] = Seat(tuple(offer.name for offer in worker.offers), seen_ns=desk.now_ns)
+        desk.backlog.join(desk.seats[worker.id].capabilities)
         desk.timers.arm(WORKER_KEY + worker.id, grace_until_ns)
     for task in state.tasks.values():
         if task.state.final:

@@ -29,7 +29,7 @@ def queue_due_ns(desk: Desk, task: Task) -> int:
 def freed(desk: Desk, task: Task) -> None:
     """No attempt at the task lives any more: what stood behind it at a limit may go."""
     if desk.gates.any:
-        come_forward(desk, desk.gates.release(task, desk.now_ns))
+        come_forward(desk, desk.gates.release(task))
 
 
 def come_forward(desk: Desk, units: Iterable[Parked]) -> None:
@@ -50,6 +50,5 @@ def took_ns(desk: Desk, task: Task, wall_ns: int) -> None:
     before = desk.usual_ns.get(task.capability, wall_ns)
     desk.usual_ns[task.capability] = before + ((wall_ns - before) >> _AVERAGED_OVER_BITS)
     if task.terms is not None and 0 < task.terms.estimate_ns < wall_ns:
-        account = desk.backlog.accounts.get(task.tenant)
-        if account is not None:
-            account.charged += (wall_ns - task.terms.estimate_ns) // account.weight
+        pool = desk.backlog.shares.pool(task.capability)
+        pool.charge_more(task.tenant, wall_ns - task.terms.estimate_ns)

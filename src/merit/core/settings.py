@@ -7,7 +7,6 @@ from merit.core.queueing import come_forward
 from merit.model.commands import PauseQueue, ResumeQueue, SetRule, SetTenant
 from merit.model.events import QueuePaused, QueueResumed, RuleSet, TenantSet
 from merit.model.limits import RULES_MAX
-from merit.model.rules import RuleKind
 from merit.model.tasks import Refusal
 
 
@@ -43,9 +42,6 @@ def set_rule(desk: Desk, command: SetRule) -> None:
             if rule.name in ((task := desk.state.tasks[task_id]).capability, task.tenant)
         )
         gates.hold(concerned, desk.now_ns)
-    if rule.kind is RuleKind.KEY and known != rule.limits:
-        desk.backlog.rebuild(rule.name)
-        desk.ready[rule.name] = None
 
 
 def set_tenant(desk: Desk, command: SetTenant) -> None:
@@ -54,7 +50,7 @@ def set_tenant(desk: Desk, command: SetTenant) -> None:
     if terms.tenant not in desk.state.tenants and (terms.usual or _full(desk)):
         return
     desk.emit(TenantSet(terms, command.principal))
-    desk.backlog.set_weight(terms.tenant, terms.weight)
+    desk.backlog.shares.set_weight(terms.tenant, terms.weight)
 
 
 def _full(desk: Desk) -> bool:

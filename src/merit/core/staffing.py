@@ -46,6 +46,7 @@ def attach_worker(desk: Desk, command: AttachWorker) -> None:
         _join(desk, command, worker)
     names = tuple(offer.name for offer in hello.offers)
     desk.beating.update(offer.name for offer in hello.offers if offer.heartbeat_timeout_ns)
+    desk.backlog.join(names)
     _unstaff(desk, hello.worker)
     desk.seats[hello.worker] = Seat(names, hello.session, True, command.credits, 0, desk.now_ns, desk.now_ns)
     if state.workers[hello.worker].state is WorkerState.ACTIVE:

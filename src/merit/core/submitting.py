@@ -32,7 +32,7 @@ def submit_tasks(desk: Desk, command: SubmitTasks) -> None:
     for spec in fresh:
         desk.cursor = spec
         task = admit(desk, spec, command.tenant, command.principal)
-        if task.terms is None and task.state is _PENDING:
+        if task.state is _PENDING and not task.due_ns:
             usual.setdefault(task.deadline_ns, []).append(task.id)
         else:
             arm(desk, task)

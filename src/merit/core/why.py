@@ -105,8 +105,7 @@ def _before(queue: CapabilityQueue, task: Task) -> int:
     """About how many of the same capability go before the task, without counting them: of its own tenant those that
     came before it and are still there at most, and of each other tenant as many."""
     flow = queue.flows.get(task.tenant)
-    lane = next(iter(flow.lanes.values()), None) if flow is not None else None
-    head = lane.head() if lane is not None else None
+    head = flow.lane.head() if flow is not None else None
     if flow is None or head is None:
         return 0
     own = max(0, min(flow.size - 1, task.order - head.order))
