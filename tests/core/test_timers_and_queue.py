@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from merit.core.backlog import Lane
+from merit.core.lane import Lane
 from merit.core.ranking import rank
 from merit.core.timers import Timers
 from merit.model.limits import SECOND_NS

@@ -63,6 +63,19 @@ def test_nobody_takes_it_within_its_queue_time_out():
     assert machine.backlog.size == 0
 
 
+def test_a_queue_time_out_stands_still_while_a_new_leaders_workers_come_back():
+    machine = a_machine()
+    attach(machine, granted=0)
+    submit(machine, with_terms(1, queue_timeout_ns=5 * SECOND_NS))
+    machine = a_machine(machine.state, epoch=2, now_ns=START_NS + 6 * SECOND_NS)
+    grace_until_ns = machine.state.grace_until_ns
+    tick(machine, grace_until_ns - 1)
+    assert machine.state.tasks[an_id(1)].state is TaskState.PENDING
+    check(machine, machine.state)
+    tick(machine, grace_until_ns + SECOND_NS)
+    assert machine.state.tasks[an_id(1)].state is TaskState.DEAD
+
+
 def test_the_queue_time_out_counts_each_time_anew_and_not_while_it_runs():
     machine = a_machine(limits=LIMITS)
     attach(machine, granted=1)

@@ -9,7 +9,7 @@ from merit.core.depending import ended, release
 from merit.core.desk import Desk
 from merit.core.queueing import enqueue, freed, queue_due_ns, took_ns
 from merit.core.retrying import DEADLINE, QUEUE_TIMEOUT, SILENT, backoff_ns, last_word
-from merit.core.timing import arm, hears, heartbeat_ns, seconds
+from merit.core.timing import arm, due_next_ns, hears, heartbeat_ns, seconds
 from merit.model.effects import SendCancel, TellSettled
 from merit.model.events import (
     AttemptFailed,
@@ -183,7 +183,7 @@ def task_due(desk: Desk, task_id: str) -> None:
     if task.state is _TASK_WAITING or task.state is _TASK_PENDING:
         if task.deadline_ns and task.deadline_ns <= now_ns:
             die(desk, task, _past_deadline(task))
-        elif not task.due_ns or task.due_ns > now_ns or task.blocked_by:
+        elif not task.due_ns or task.blocked_by or (due_next_ns(desk, task) or now_ns) > now_ns:
             arm(desk, task)
         elif task.state is _TASK_WAITING:
             release(desk, task)
