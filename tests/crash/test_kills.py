@@ -19,3 +19,4 @@ async def test_nothing_acknowledged_is_lost_by_hundreds_of_kills(tmp_path):
     tally = await Campaign(tmp_path, 300, seed=2).run()
     assert tally.plane_kills == 300
     assert tally.acknowledged >= 1_000
+    assert min(tally.keys_again, tally.retried, tally.delayed, tally.scheduled, *tally.limits_reached.values()) >= 20

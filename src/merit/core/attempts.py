@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from merit.core.allocating import rate
 from merit.core.depending import ended, release
 from merit.core.desk import Desk
-from merit.core.queueing import enqueue, freed, queue_due_ns, took_ns
+from merit.core.queueing import come_forward, enqueue, freed, queue_due_ns, took_ns
 from merit.core.retrying import DEADLINE, QUEUE_TIMEOUT, SILENT, backoff_ns, last_word
 from merit.core.timing import arm, due_next_ns, hears, heartbeat_ns, seconds
 from merit.model.effects import SendCancel, TellSettled
@@ -156,8 +156,8 @@ def settled(desk: Desk, task: Task) -> None:
         desk.progress.pop(task.id, None)
     if desk.beats_ns:
         desk.beats_ns.pop(task.id, None)
-    if desk.gates.any:
-        freed(desk, task)
+    if desk.gates.any and (units := desk.gates.release(task)):
+        come_forward(desk, units)
     desk.effects.append(TellSettled(task.id))
 
 
