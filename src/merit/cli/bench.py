@@ -9,8 +9,9 @@ from typing import Any, Final
 import click
 
 from merit.cli import output
-from merit.cli.command import DEFAULT_STATE, MeritCommand, MeritGroup, Seconds
+from merit.cli.command import DEFAULT_STATE, MeritCommand, MeritGroup
 from merit.cli.output import CliError, note, table, write_json, write_lines
+from merit.cli.values import Duration
 from merit.lab.bench.fleet import FleetFailed
 from merit.lab.bench.plan import Plan
 from merit.lab.bench.suite import BENCHMARKS, Measurement, measure
@@ -23,12 +24,12 @@ _OPTIONS: Final[dict[str, tuple[click.ParamType[Any], str]]] = {
     "concurrency": (_COUNT, "Attempts that a worker runs at the same time; by default as `merit worker` has it."),
     "tasks": (_COUNT, "Tasks of a run; may be given several times."),
     "rates_per_s": (_COUNT, "Submits offered per second; may be given several times."),
-    "offer_s": (Seconds(), "For how long each rate is offered."),
-    "stall_s": (Seconds(), "For how long the control plane is stopped."),
+    "offer_s": (Duration(), "For how long each rate is offered."),
+    "stall_s": (Duration(), "For how long the control plane is stopped."),
     "stall_rate_per_s": (_COUNT, "Submits offered per second around the stop."),
     "rounds": (_COUNT, "Tasks, one at a time."),
     "naps": (_COUNT, "Tasks around the death of a worker."),
-    "nap_s": (Seconds(), "How long each takes."),
+    "nap_s": (Duration(), "How long each takes."),
     "restart_events": (
         click.IntRange(0, 100_000_000),
         "Events after the snapshot that a start folds; 0: leave it out.",
@@ -38,14 +39,14 @@ _OPTIONS: Final[dict[str, tuple[click.ParamType[Any], str]]] = {
     "scale_tasks": (_COUNT, "Tasks whose cost is measured, each time."),
     "busy_workers": (_COUNT, "Workers that work."),
     "idle_workers": (_COUNT, "Workers that have nothing to do."),
-    "hot_nap_s": (Seconds(), "How long the tasks of the two tenants take."),
+    "hot_nap_s": (Duration(), "How long the tasks of the two tenants take."),
     "hot_repeats": (_COUNT, "How often a tenant submits its few tasks."),
     "limit_pairs": (_COUNT, "Comparisons with and without each limit."),
     "limit_tasks": (_COUNT, "Tasks whose cost is measured, each time."),
     "delayed": (_COUNT, "Tasks that wait for their time."),
-    "delay_spread_s": (Seconds(), "Over how long their times are spread."),
+    "delay_spread_s": (Duration(), "Over how long their times are spread."),
     "flow_rate_per_s": (_COUNT, "Submits offered per second while they come."),
-    "soak_s": (Seconds(), "Instead of all else: look at memory under load for so long."),
+    "soak_s": (Duration(), "Instead of all else: look at memory under load for so long."),
 }
 _OF: Final = {
     "throughput": ("tasks", "workers", "concurrency"),

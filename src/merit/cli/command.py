@@ -18,9 +18,6 @@ DEFAULT_SERVER: Final = "127.0.0.1:50051"
 DEFAULT_TENANT: Final = "default"
 DEFAULT_STATE: Final = Path(".merit")
 
-Seconds = Duration
-"""As options that are mostly given as plain numbers call it."""
-
 _CODES: Final = {
     0: "it went well",
     output.FAILED: "a task failed, was canceled or refused; damage was found; a server could not go on",
