@@ -40,7 +40,7 @@ class PlainList:
         alike = [other for other in self.pending if other.capability == task.capability]
         if not any(other.tenant == task.tenant for other in alike):
             next_charged = min((self.charged[whose(other)] for other in alike), default=self.now[task.capability])
-            back = next_charged - self.step[task.capability]
+            back = next_charged - self.step[task.capability] * 5 // 4
             self.charged[whose(task)] = max(self.charged[whose(task)], back)
         self.pending.append(task)
 

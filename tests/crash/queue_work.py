@@ -19,13 +19,13 @@ from tests.crash.queue_evidence import QueueTrail
 if TYPE_CHECKING:
     from tests.crash.campaign import Campaign
 
-KEYS = 60
+KEYS = 20
 """More than the cell keeps: the others are found in the journal."""
 RULES = [
     (RuleKind.CAPABILITY, "double", 6),
     (RuleKind.CAPABILITY, "measure", 1),
     (RuleKind.TENANT, "other", 4),
-    (RuleKind.KEY, "double", 1),
+    (RuleKind.KEY, "nap", 1),
 ]
 SCHEDULE = "every second"
 
@@ -86,10 +86,10 @@ class QueueWork:
         self.tally.delayed += 1
 
     async def limited(self) -> None:
-        """Tasks of one key, which are done one by one."""
-        client, key = self.campaign.anyone(), self.chance.choice("abc")
-        request = TaskRequest(capability="double", parameters={"n": 4}, key=key, attempts_max=100)
-        await self.campaign.take(client, await client.submit_many([request] * 5), *[8] * 5)
+        """Tasks of one key, which are done one by one; long enough for a kill to come between."""
+        client, key = self.campaign.anyone(), self.chance.choice("abcd")
+        request = TaskRequest(capability="nap", parameters={"seconds": 0.2}, key=key, attempts_max=100)
+        await self.campaign.take(client, await client.submit_many([request] * 3), 0.2, 0.2, 0.2)
 
     async def keyed(self) -> None:
         """A task by an idempotency key, which may have been used before: then it is that task, or an error."""
@@ -102,7 +102,7 @@ class QueueWork:
             assert (raised.value.refusal.code, raised.value.refusal.field) == ("conflict", "terms.idempotency_key")
             return
         handle = await client.submit("double", {"n": n}, idempotency_key=at[1], attempts_max=100)
-        assert not known or handle.id == known
+        assert not known or handle.id == known, f"{at} stands for two tasks"
         self.tally.keys_again += bool(known)
         self.keys[at] = handle.id, n
         await self.campaign.take(client, [handle], 2 * n)

@@ -129,8 +129,8 @@ def double_credit() -> AbstractContextManager[None]:
 def limit_not_released() -> AbstractContextManager[None]:
     """A place at a limit that was taken once is taken for ever."""
 
-    def release(_self: Gate, _task: str) -> Iterable[Parked]:
-        return ()
+    def release(_self: Gate, _task: str, _woken: list[Parked]) -> None:
+        return
 
     return instead(Gate, "release", release)
 
