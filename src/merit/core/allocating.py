@@ -111,19 +111,23 @@ def _give_out(desk: Desk, queue: CapabilityQueue, count_max: int) -> int:
     usual_ns = desk.usual_ns.get(capability, COST_NS_DEFAULT)
     cost = 0
     given: list[str] = []
+    lane, plain = flow.lane, flow.plain
     while len(given) < count_max:
-        task = flow.head(now_ns)
+        task = lane.head() if plain else flow.head(now_ns)
         worker_id = choose(capability) if task is not None and not task.attempts else None
         if task is None or worker_id is None:
             break
+        terms = task.terms
+        if keys is not None and terms is not None and terms.key:
+            gate = keys.gates.get(terms.key) or keys.of(terms.key, now_ns)
+            if not gate.enter(task.id, now_ns):
+                flow.hold(task, terms.key, gate)
+                plain = False
+                continue
         desk.cursor = task.id
         given.append(task.id)
         flow.take(task)
-        cost += usual_ns
-        if task.terms is not None:
-            cost += cost_ns(desk, task) - usual_ns
-            if keys is not None and task.terms.key:
-                keys.of(task.terms.key, now_ns).take((task.id,), now_ns)
+        cost += usual_ns if terms is None or not terms.estimate_ns else terms.estimate_ns
         _assign(desk, task, worker_id)
     if given:
         for gate in before:

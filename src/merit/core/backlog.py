@@ -99,7 +99,7 @@ class Flow:
             gate = keys.gates.get(task.terms.key) or keys.of(task.terms.key, now_ns)
             if not gate.closed(now_ns):
                 return task
-            self._hold(task, task.terms.key, gate)
+            self.hold(task, task.terms.key, gate)
 
     def _open_head(self) -> Task | None:
         """The first task of the keys that have opened."""
@@ -117,7 +117,12 @@ class Flow:
             heapreplace(opened, (now_at, key))
         return None
 
-    def _hold(self, task: Task, key: str, gate: Gate) -> None:
+    @property
+    def plain(self) -> bool:
+        """Whether nothing was put aside, so that the head of the lane is the one of the flow."""
+        return not self._held
+
+    def hold(self, task: Task, key: str, gate: Gate) -> None:
         """Put it aside until its key's gate opens."""
         if task.id in self._held_ids:
             self._close_first()

@@ -43,7 +43,7 @@ class Parked(Protocol):
 class Gate:
     """See the module."""
 
-    __slots__ = ("_burst_ns", "_interval_ns", "_next_ns", "_timers", "holders", "key", "parked", "rule")
+    __slots__ = ("_burst_ns", "_concurrency", "_interval_ns", "_next_ns", "_timers", "holders", "key", "parked", "rule")
 
     def __init__(self, key: str, rule: Rule, now_ns: int, timers: Timers) -> None:
         self._timers = timers
@@ -59,12 +59,13 @@ class Gate:
     def change(self, rule: Rule) -> None:
         """From now on this holds."""
         self.rule = rule
+        self._concurrency = rule.concurrency or _NO_LIMIT
         self._interval_ns = 1_000 * SECOND_NS // rule.rate_millihz if rule.rate_millihz else 0
         self._burst_ns = self._interval_ns * (max(1, rule.burst) - 1)
 
     def closed(self, now_ns: int) -> bool:
         """Whether nothing may begin now. One that opens by itself sees to it that somebody looks then."""
-        if self.rule.concurrency and len(self.holders) >= self.rule.concurrency:
+        if len(self.holders) >= self._concurrency:
             return True
         if self._interval_ns and self._next_ns - self._burst_ns > now_ns:
             self._timers.arm(self.key, self._next_ns - self._burst_ns)
@@ -73,11 +74,23 @@ class Gate:
 
     def room(self, now_ns: int) -> int:
         """How many may begin now, as far as this limit goes."""
-        free = self.rule.concurrency - len(self.holders) if self.rule.concurrency else _NO_LIMIT
+        free = self._concurrency - len(self.holders)
         if self._interval_ns:
             since_ns = max(self._next_ns, now_ns - _TIMER_SLACK_NS)
             free = min(free, (now_ns + self._burst_ns - since_ns) // self._interval_ns + 1)
         return max(0, free)
+
+    def enter(self, task: str, now_ns: int) -> bool:
+        """Begin an attempt at the task if it is open; whether it was."""
+        holders = self.holders
+        if len(holders) >= self._concurrency:
+            return False
+        if self._interval_ns:
+            if self.closed(now_ns):
+                return False
+            self.take((task,), now_ns)
+        holders.add(task)
+        return True
 
     def take(self, tasks: Sequence[str], now_ns: int) -> None:
         """Attempts at these tasks begin."""
@@ -86,13 +99,6 @@ class Gate:
             # What a late timer kept back may be made up for, but no more than that.
             since_ns = max(self._next_ns, now_ns - _TIMER_SLACK_NS)
             self._next_ns = since_ns + self._interval_ns * len(tasks)
-
-    def release(self, task: str, woken: list[Parked]) -> None:
-        """No attempt at the task lives any more; adds what may come forward because of that."""
-        if task in self.holders:
-            self.holders.discard(task)
-            if self.parked:
-                woken += self.open()
 
     def idle(self, now_ns: int) -> bool:
         """Whether it would be just the same if it were made anew."""
@@ -221,18 +227,22 @@ class Gates:
     def release(self, task: Task) -> list[Parked]:
         """No attempt at the task lives any more; what may come forward because of that."""
         woken: list[Parked] = []
-        gate = self.capabilities.get(task.capability)
-        if gate is not None:
-            gate.release(task.id, woken)
-        gate = self.tenants.get(task.tenant)
-        if gate is not None:
-            gate.release(task.id, woken)
+        if self.capabilities:
+            _release(self.capabilities.get(task.capability), task.id, woken)
+        if self.tenants:
+            _release(self.tenants.get(task.tenant), task.id, woken)
         if self.keys and task.terms is not None:
             keys = self.keys.get(task.capability)
-            gate = keys.gates.get(task.terms.key) if keys is not None else None
-            if gate is not None:
-                gate.release(task.id, woken)
+            if keys is not None:
+                _release(keys.gates.get(task.terms.key), task.id, woken)
         return woken
+
+
+def _release(gate: Gate | None, task: str, woken: list[Parked]) -> None:
+    if gate is not None:
+        gate.holders.discard(task)
+        if gate.parked:
+            woken += gate.open()
 
 
 def _timer_key(rule: Rule, key: str = "") -> str:

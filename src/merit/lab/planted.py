@@ -129,10 +129,10 @@ def double_credit() -> AbstractContextManager[None]:
 def limit_not_released() -> AbstractContextManager[None]:
     """A place at a limit that was taken once is taken for ever."""
 
-    def release(_self: Gate, _task: str, _woken: list[Parked]) -> None:
-        return
+    def release(_self: Gates, _task: Task) -> list[Parked]:
+        return []
 
-    return instead(Gate, "release", release)
+    return instead(Gates, "release", release)
 
 
 def limit_forgotten_by_new_leader() -> AbstractContextManager[None]:
