@@ -1,7 +1,7 @@
 """What limits cost that hold nobody back: CPU of the control plane per task, with and without each, while it works.
 
-The two of a pair are measured one right after the other, in turns this one and that one first, so that what changes
-meanwhile on the machine falls on both; the figure is the median of the pairs' ratios. Limits per key are measured with
+The two of a pair are measured in slices, in turns, so that what changes meanwhile on the machine falls on both; the
+figure is the median of the pairs' ratios. Limits per key are measured with
 tasks that have keys, all others with plain ones.
 """
 
@@ -26,6 +26,7 @@ _TENANT: Final = "limited"
 _CONCURRENCY: Final[Mapping[str, Any]] = {"concurrency": 1_000_000}
 _RATE: Final[Mapping[str, Any]] = {"rate_hz": 1_000_000.0, "burst": 1_000_000}
 _KEYS: Final = tuple(Terms(key=f"key-{number}") for number in range(100))
+_SLICES: Final = 4
 _SETTLED: Final = 10
 """After a change of limits, so much less than what is measured goes by first."""
 _WAIT_S: Final = 120.0
@@ -94,16 +95,20 @@ async def _fill(flood: Flood, plan: Plan) -> None:
 async def _pairs(
     fleet: Fleet, client: AsyncClient, flood: Flood, plan: Plan, limits: Sequence[_Limit]
 ) -> list[tuple[float, float]]:
-    """Costs with and without the limits."""
+    """Costs with and without the limits. In each pair both are measured ``_SLICES`` times in turns, as close together as
+    it goes: with, without, without, with, …; what drifts on the machine meanwhile falls on both."""
     pairs: list[tuple[float, float]] = []
+    tasks = max(1, plan.limit_tasks // _SLICES)
     on = False
     for _ in range(plan.limit_pairs):
-        first = await _cost_us(fleet, flood, plan.limit_tasks)
-        await _set(client, limits, on=not on)
-        await flood.work(max(1, plan.limit_tasks // _SETTLED), _WAIT_S)
-        second = await _cost_us(fleet, flood, plan.limit_tasks)
-        pairs.append((first, second) if on else (second, first))
-        on = not on
+        costs = {True: 0.0, False: 0.0}
+        for turn in range(2 * _SLICES):
+            if turn % 2:
+                on = not on
+                await _set(client, limits, on=on)
+                await flood.work(max(1, tasks // _SETTLED), _WAIT_S)
+            costs[on] += await _cost_us(fleet, flood, tasks)
+        pairs.append((costs[True], costs[False]))
     await _set(client, limits, on=False)
     return pairs
 

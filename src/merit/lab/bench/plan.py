@@ -47,7 +47,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     hot_repeats: int = 5
     limit_pairs: int = 20
     """queue: comparisons with and without each limit."""
-    limit_tasks: int = 8_000
+    limit_tasks: int = 4_000
     """queue: tasks whose cost is measured, each time."""
     delayed: int = 100_000
     """queue: tasks that wait for their time."""
