@@ -159,4 +159,5 @@ def write_result(answer: dict[str, Any]) -> None:
     else:
         error = answer["error"]
         why = f" ({error['kind']}): {error['message']}" if error else ""
-        note(f"merit: task {answer['id']} is {answer['state']} after {answer['attempts']} attempts{why}")
+        tries = f"{answer['attempts']} attempt{'' if answer['attempts'] == 1 else 's'}"
+        note(f"merit: task {answer['id']} is {answer['state']} after {tries}{why}")

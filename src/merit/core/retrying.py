@@ -26,7 +26,7 @@ def last_word(desk: Desk, task: Task, attempt: Attempt, failure: Failure) -> Fai
         return Failure(failure.kind, message, failure.detail, permanent=True)
     tried = task.counted
     if tried >= task.attempts_max:
-        message = f"all {tried} attempts failed; the last one: {failure.message}"
+        message = f"all {tried} attempts failed; the last one: {failure.message}" if tried > 1 else failure.message
         return Failure(failure.kind, message, failure.detail, permanent=True)
     if task.terms is not None and task.terms.retry is not None:
         kind = _kind(attempt)
