@@ -289,3 +289,12 @@ def test_a_sign_of_life_does_not_undo_what_is_known_of_the_progress():
     say(machine, reports=[failed(1)])
     assert machine.progress == machine.beats_ns == {}
     assert tell(machine, Awake).events == []
+
+
+def test_what_an_attempt_logs_is_not_kept_beside_it():
+    machine = a_machine(limits=LIMITS)
+    attach(machine)
+    submit(machine, a_spec(1))
+    allocate(machine)
+    say(machine, progress=[Progress(an_id(1), 1, 0.5, "half", log=("x" * 10_000,) * 100)])
+    assert machine.progress[an_id(1)] == Progress(an_id(1), 1, 0.5, "half")

@@ -24,7 +24,6 @@ from merit.core.machine import Machine
 from merit.gateway.blobs_service import BlobsService
 from merit.gateway.dead_letters_service import DeadLettersService
 from merit.gateway.door import Door
-from merit.gateway.identity import TENANT
 from merit.gateway.queues_service import QueuesService
 from merit.gateway.schedules_service import SchedulesService
 from merit.gateway.server import GrpcServer, check_address
@@ -32,6 +31,7 @@ from merit.gateway.streams import WorkersService
 from merit.gateway.tasks_service import TasksService
 from merit.kernel.quarantine import Stopped
 from merit.model.limits import Limits
+from merit.model.tenancy import DEFAULT_TENANT
 from merit.ports.blobs import BlobError
 from merit.runtime.cell import CellLoop
 from merit.runtime.cron_planner import plan
@@ -108,7 +108,7 @@ class ControlPlane:
 
         def load_blob(digest: str) -> bytes:
             try:
-                return blobs.get(TENANT, digest)
+                return blobs.get(DEFAULT_TENANT, digest)
             except BlobError as error:
                 raise LookupError(str(error)) from error
 

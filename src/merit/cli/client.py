@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from merit.cli import output
-from merit.cli.command import DEFAULT_TENANT
 from merit.cli.output import CliError
 from merit.model.ids import is_task_id
 from merit.model.tasks import Refusal
+from merit.model.tenancy import DEFAULT_TENANT
 from merit.sdk.client import AsyncClient
 from merit.sdk.results import MeritError, Refused, Unreachable
 

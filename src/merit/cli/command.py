@@ -10,12 +10,12 @@ import click
 
 from merit.cli import output
 from merit.cli.values import Duration
+from merit.model.tenancy import DEFAULT_TENANT
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 # As `merit.sdk.channel` and `merit.app.state_directory` have them; importing those would load gRPC for a line of help.
 DEFAULT_SERVER: Final = "127.0.0.1:50051"
-DEFAULT_TENANT: Final = "default"
 DEFAULT_STATE: Final = Path(".merit")
 
 _CODES: Final = {

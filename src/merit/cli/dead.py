@@ -13,6 +13,7 @@ from merit.cli import output
 from merit.cli.client import ask, checked_id, refusal_view
 from merit.cli.command import (
     DEFAULT_SERVER,
+    Function,
     MeritCommand,
     MeritGroup,
     connect_option,
@@ -122,6 +123,22 @@ def show_dead(task_id: str, server: str, connect_timeout_s: float, as_json: bool
         write_lines(story(view, server))
 
 
+def _chosen_ones(function: Function) -> Function:
+    """What an order about dead letters takes: ids, or which ones by their properties."""
+    for option in (
+        json_option,
+        connect_option,
+        server_option,
+        tenant_option,
+        yes_option,
+        click.option("--all", "whole", is_flag=True, help="All of the tenant's."),
+        filter_options(),
+        click.argument("ids", metavar="[ID]...", nargs=-1),
+    ):
+        function = option(function)
+    return function
+
+
 @dead.command(
     "retry",
     cls=MeritCommand,
@@ -131,14 +148,7 @@ def show_dead(task_id: str, server: str, connect_timeout_s: float, as_json: bool
     """,
     codes=_ENDS,
 )
-@click.argument("ids", metavar="[ID]...", nargs=-1)
-@filter_options()
-@click.option("--all", "whole", is_flag=True, help="All of the tenant's.")
-@yes_option
-@tenant_option
-@server_option
-@connect_option
-@json_option
+@_chosen_ones
 def retry_dead(
     ids: tuple[str, ...],
     where: Where,
@@ -181,14 +191,7 @@ def _retried_line(pair: dict[str, str]) -> str:
     """,
     codes=_ENDS,
 )
-@click.argument("ids", metavar="[ID]...", nargs=-1)
-@filter_options()
-@click.option("--all", "whole", is_flag=True, help="All of the tenant's.")
-@yes_option
-@tenant_option
-@server_option
-@connect_option
-@json_option
+@_chosen_ones
 def purge_dead(
     ids: tuple[str, ...],
     where: Where,

@@ -17,7 +17,6 @@ from merit.cli import output
 from merit.cli.client import ask
 from merit.cli.command import (
     DEFAULT_SERVER,
-    DEFAULT_TENANT,
     MeritCommand,
     connect_option,
     json_option,
@@ -29,6 +28,7 @@ from merit.cli.submit import result_view
 from merit.cli.task_options import MANY, task_options
 from merit.cli.terminal_bar import TerminalBar, seen
 from merit.model.tasks import TaskState
+from merit.model.tenancy import DEFAULT_TENANT
 from merit.sdk.client import MAP_WINDOW, AsyncClient
 from merit.sdk.options import OptionArguments, Options
 from merit.sdk.results import MeritError, Refused, Unreachable

@@ -9,7 +9,7 @@ from typing import Any
 
 from merit.core.apply_settings import APPLY_SETTINGS
 from merit.core.lifecycles import ATTEMPT, TASK, WORKER, IllegalTransition
-from merit.core.state import KeyEntry, State, Tenant
+from merit.core.state import KeyEntry, Payloads, State, Tenant
 from merit.core.story import story_of_task
 from merit.model.events import (
     AttemptAssigned,
@@ -32,9 +32,6 @@ from merit.model.events import (
 from merit.model.rules import TenantTerms
 from merit.model.tasks import Attempt, AttemptState, Input, Task, TaskState, Terms
 from merit.model.workers import Offer, Worker, WorkerState
-
-Payloads = Mapping[bytes, bytes]
-"""Contents by their SHA-256 digest. One that is missing has been erased and reads as empty."""
 
 _WAITING = TaskState.WAITING
 _DEAD = TaskState.DEAD

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from merit.core.lifecycles import IllegalTransition
-from merit.core.state import State, Tenant
+from merit.core.state import Payloads, State, Tenant
 from merit.model.events import (
     Event,
     QueuePaused,
@@ -20,8 +20,6 @@ from merit.model.events import (
 )
 from merit.model.rules import TenantTerms
 from merit.model.schedules import Planned
-
-Payloads = Mapping[bytes, bytes]
 
 
 def _queue_paused(state: State, event: QueuePaused, _payloads: Payloads, _now_ns: int) -> None:

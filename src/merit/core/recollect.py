@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from merit.core.apply import Payloads, apply
-from merit.core.state import State
+from merit.core.apply import apply
+from merit.core.state import Payloads, State
 from merit.model.events import AttemptAssigned, Event, ScheduleFired, TaskReleased, TaskSubmitted
 from merit.model.tasks import Task, TaskState
 from merit.model.workers import Worker, WorkerState

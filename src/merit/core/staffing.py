@@ -125,7 +125,8 @@ def take_note(desk: Desk, note: Progress) -> None:
     before = desk.progress.get(note.task)
     if note.fraction < 0 and before is not None and before.number == note.number:
         note = Progress(note.task, note.number, before.fraction, note.message or before.message)
-    desk.progress[note.task] = note
+    # Without its log lines: those are for whoever follows the task now, and would stay here for as long as it runs.
+    desk.progress[note.task] = Progress(note.task, note.number, note.fraction, note.message) if note.log else note
 
 
 def detach_worker(desk: Desk, command: DetachWorker) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 
 from msgspec import Struct, field
 
@@ -10,6 +11,9 @@ from merit.model.rules import Rule, RuleKind, TenantTerms
 from merit.model.schedules import Planned
 from merit.model.tasks import Task
 from merit.model.workers import Offer, Worker
+
+Payloads = Mapping[bytes, bytes]
+"""Contents by their SHA-256 digest. One that is missing has been erased and reads as empty."""
 
 
 class Tenant(Struct):

@@ -8,8 +8,8 @@ from typing import Final
 
 import grpc
 
-from merit.gateway.identity import TENANT
 from merit.model.limits import PAYLOAD_BYTES_MAX
+from merit.model.tenancy import DEFAULT_TENANT
 from merit.ports.blobs import BlobCorrupt, BlobMissing, Blobs, BlobTooLarge, BlobUnavailable
 from merit.wire.v1 import tasks_pb2, tasks_pb2_grpc
 
@@ -49,7 +49,7 @@ class BlobsService(tasks_pb2_grpc.BlobsServicer):
                         grpc.StatusCode.RESOURCE_EXHAUSTED,
                         f"data: other uploads already hold {UPLOADS_BYTES_MAX:,} bytes; try again a little later",
                     )
-            digest = await asyncio.to_thread(self._blobs.put, TENANT, bytes(data))
+            digest = await asyncio.to_thread(self._blobs.put, DEFAULT_TENANT, bytes(data))
         except BlobTooLarge as error:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
         except BlobUnavailable as error:
@@ -66,7 +66,7 @@ class BlobsService(tasks_pb2_grpc.BlobsServicer):
         """The content of a digest."""
         data = b""
         try:
-            data = await asyncio.to_thread(self._blobs.get, TENANT, request.digest)
+            data = await asyncio.to_thread(self._blobs.get, DEFAULT_TENANT, request.digest)
         except BlobMissing as error:
             await context.abort(grpc.StatusCode.NOT_FOUND, str(error))
         except ValueError as error:

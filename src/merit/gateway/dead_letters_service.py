@@ -8,15 +8,16 @@ from heapq import nlargest
 
 import grpc
 
-from merit.gateway.answers import carry_out, refuse
+from merit.gateway.answers import Context, carry_out, refuse
 from merit.gateway.fields import BadField
-from merit.gateway.identity import PRINCIPAL, tenant_of
+from merit.gateway.identity import tenant_of
 from merit.gateway.portions import portions
-from merit.gateway.task_search import LIST_BYTES_MAX, TaskSearch, page_size, read_cursor, select
+from merit.gateway.task_search import LIST_BYTES_MAX, Selection, TaskSearch, page_size, read_cursor, select
 from merit.gateway.task_view import view_task
 from merit.model.commands import PurgeDead, RetryDead
 from merit.model.ids import make_id
 from merit.model.tasks import Task
+from merit.model.tenancy import LOCAL_PRINCIPAL
 from merit.ports.cell import Cell
 from merit.wire.frames import encode_refusal
 from merit.wire.v1 import dead_letters_pb2, dead_letters_pb2_grpc, tasks_pb2
@@ -61,18 +62,13 @@ class DeadLettersService(dead_letters_pb2_grpc.DeadLettersServicer):
         context: grpc.aio.ServicerContext[dead_letters_pb2.RetryDeadRequest, dead_letters_pb2.RetryDeadResponse],
     ) -> dead_letters_pb2.RetryDeadResponse:
         """Each by a new task; durable when it answers."""
-        tenant = await tenant_of(context)
-        wanted = request.filter if request.HasField("filter") else None
-        try:
-            selection = await select(request.ids, wanted, tenant, self._cell.state.dead_letters.values(), final=True)
-        except BadField as refused:
-            await refuse(context, refused)
+        selection = await self._selected(request, context)
         response = dead_letters_pb2.RetryDeadResponse(
             refusals=[encode_refusal(refusal) for refusal in selection.refusals], more=selection.more
         )
         for ids in selection.portions():
             pairs = [(dead_id, make_id(time.time_ns(), os.urandom(10))) for dead_id in ids]
-            refusals = await carry_out(self._cell, context, RetryDead(selection.tenant, PRINCIPAL, pairs))
+            refusals = await carry_out(self._cell, context, RetryDead(selection.tenant, LOCAL_PRINCIPAL, pairs))
             refused_ids = {refusal.task for refusal in refusals}
             response.retried.extend(
                 dead_letters_pb2.Retried(dead_id=dead_id, task_id=task_id)
@@ -90,21 +86,27 @@ class DeadLettersService(dead_letters_pb2_grpc.DeadLettersServicer):
         context: grpc.aio.ServicerContext[dead_letters_pb2.PurgeDeadRequest, dead_letters_pb2.PurgeDeadResponse],
     ) -> dead_letters_pb2.PurgeDeadResponse:
         """They are dead letters no more; as tasks they stay what they are. Durable when it answers."""
-        tenant = await tenant_of(context)
-        wanted = request.filter if request.HasField("filter") else None
-        try:
-            selection = await select(request.ids, wanted, tenant, self._cell.state.dead_letters.values(), final=True)
-        except BadField as refused:
-            await refuse(context, refused)
+        selection = await self._selected(request, context)
         response = dead_letters_pb2.PurgeDeadResponse(
             refusals=[encode_refusal(refusal) for refusal in selection.refusals], more=selection.more
         )
         for ids in selection.portions():
-            refusals = await carry_out(self._cell, context, PurgeDead(selection.tenant, PRINCIPAL, ids))
+            refusals = await carry_out(self._cell, context, PurgeDead(selection.tenant, LOCAL_PRINCIPAL, ids))
             refused_ids = {refusal.task for refusal in refusals}
             response.purged.extend(task_id for task_id in ids if task_id not in refused_ids)
             response.refusals.extend(encode_refusal(refusal) for refusal in selection.worth_saying(refusals))
         return response
+
+    async def _selected(
+        self, request: dead_letters_pb2.RetryDeadRequest | dead_letters_pb2.PurgeDeadRequest, context: Context
+    ) -> Selection:
+        """Which ones an order means; ends the call when it does not say that rightly."""
+        tenant = await tenant_of(context)
+        wanted = request.filter if request.HasField("filter") else None
+        try:
+            return await select(request.ids, wanted, tenant, self._cell.state.dead_letters.values(), final=True)
+        except BadField as refused:
+            await refuse(context, refused)
 
 
 def _place(task: Task) -> tuple[int, int]:

@@ -7,10 +7,8 @@ from typing import Any, Final
 import grpc
 
 from merit.model.limits import NAME_LENGTH_MAX
+from merit.model.tenancy import DEFAULT_TENANT
 
-PRINCIPAL: Final = "local"
-TENANT: Final = "default"
-"""Of callers that name none."""
 TENANT_KEY: Final = "merit-tenant"
 """In the metadata of a call or a stream."""
 
@@ -36,7 +34,7 @@ def claimed_tenant(context: grpc.aio.ServicerContext[Any, Any]) -> str:
     """
     claims = [value for key, value in context.invocation_metadata() or () if key == TENANT_KEY]
     if not claims:
-        return TENANT
+        return DEFAULT_TENANT
     if len(claims) > 1:
         raise ValueError(f"{TENANT_KEY}: stands {len(claims)} times in the metadata; say it once")
     claim = claims[0]

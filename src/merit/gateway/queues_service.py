@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from merit.gateway.answers import obey, refuse
 from merit.gateway.fields import BadField, check_name, check_text
-from merit.gateway.identity import PRINCIPAL, tenant_of
+from merit.gateway.identity import tenant_of
 from merit.gateway.portions import portions
 from merit.gateway.settings_check import check_rule, check_tenant_terms
 from merit.gateway.task_search import page_size
@@ -20,6 +20,7 @@ from merit.model.commands import PauseQueue, ResumeQueue, SetRule, SetTenant
 from merit.model.limits import DESCRIPTION_LENGTH_MAX, NAME_LENGTH_MAX
 from merit.model.rules import RuleKind
 from merit.model.tasks import TaskState
+from merit.model.tenancy import LOCAL_PRINCIPAL
 from merit.ports.cell import Cell
 from merit.wire.settings import decode_rule, decode_tenant, encode_rule, encode_tenant
 from merit.wire.v1 import queues_pb2, queues_pb2_grpc
@@ -155,7 +156,7 @@ class QueuesService(queues_pb2_grpc.QueuesServicer):
             check_text("reason", request.reason, 0, DESCRIPTION_LENGTH_MAX)
         except BadField as refused:
             await refuse(context, refused)
-        await obey(self._cell, context, PauseQueue(tenant, PRINCIPAL, request.capability, request.reason))
+        await obey(self._cell, context, PauseQueue(tenant, LOCAL_PRINCIPAL, request.capability, request.reason))
         return queues_pb2.PauseQueueResponse()
 
     async def ResumeQueue(  # noqa: N802  (the contract's name)
@@ -169,7 +170,7 @@ class QueuesService(queues_pb2_grpc.QueuesServicer):
             check_name("capability", request.capability)
         except BadField as refused:
             await refuse(context, refused)
-        await obey(self._cell, context, ResumeQueue(tenant, PRINCIPAL, request.capability))
+        await obey(self._cell, context, ResumeQueue(tenant, LOCAL_PRINCIPAL, request.capability))
         return queues_pb2.ResumeQueueResponse()
 
     async def SetRule(  # noqa: N802  (the contract's name)
@@ -184,7 +185,7 @@ class QueuesService(queues_pb2_grpc.QueuesServicer):
             check_rule(rule)
         except (BadField, ValueError) as error:
             await refuse(context, error)
-        await obey(self._cell, context, SetRule(tenant, PRINCIPAL, rule))
+        await obey(self._cell, context, SetRule(tenant, LOCAL_PRINCIPAL, rule))
         return queues_pb2.SetRuleResponse()
 
     async def ListRules(  # noqa: N802  (the contract's name)
@@ -209,7 +210,7 @@ class QueuesService(queues_pb2_grpc.QueuesServicer):
             check_tenant_terms(terms)
         except BadField as refused:
             await refuse(context, refused)
-        await obey(self._cell, context, SetTenant(tenant, PRINCIPAL, terms))
+        await obey(self._cell, context, SetTenant(tenant, LOCAL_PRINCIPAL, terms))
         return queues_pb2.SetTenantResponse()
 
     async def ListTenants(  # noqa: N802  (the contract's name)

@@ -11,13 +11,14 @@ import grpc
 from merit.gateway.answers import obey, refuse
 from merit.gateway.door import Door
 from merit.gateway.fields import BadField, check_name, check_text
-from merit.gateway.identity import PRINCIPAL, tenant_of
+from merit.gateway.identity import tenant_of
 from merit.gateway.settings_check import check_schedule
 from merit.gateway.task_search import LIST_BYTES_MAX, page_size
 from merit.model.commands import RemoveSchedule, RunSchedule, SetSchedule
 from merit.model.ids import make_id
 from merit.model.limits import NAME_LENGTH_MAX
 from merit.model.schedules import Planned
+from merit.model.tenancy import LOCAL_PRINCIPAL
 from merit.ports.cell import Cell
 from merit.wire.settings import decode_schedule, encode_schedule
 from merit.wire.v1 import schedules_pb2, schedules_pb2_grpc
@@ -49,7 +50,7 @@ class SchedulesService(schedules_pb2_grpc.SchedulesServicer):
             await asyncio.to_thread(self._door.template, schedule.template)
         except (BadField, ValueError) as error:
             await refuse(context, error)
-        await obey(self._cell, context, SetSchedule(tenant, PRINCIPAL, schedule))
+        await obey(self._cell, context, SetSchedule(tenant, LOCAL_PRINCIPAL, schedule))
         return schedules_pb2.SetScheduleResponse(next_ns=times_ns)
 
     async def ListSchedules(  # noqa: N802  (the contract's name)
@@ -86,7 +87,7 @@ class SchedulesService(schedules_pb2_grpc.SchedulesServicer):
             check_name("name", request.name)
         except BadField as refused:
             await refuse(context, refused)
-        await obey(self._cell, context, RemoveSchedule(tenant, PRINCIPAL, request.name))
+        await obey(self._cell, context, RemoveSchedule(tenant, LOCAL_PRINCIPAL, request.name))
         return schedules_pb2.RemoveScheduleResponse()
 
     async def RunSchedule(  # noqa: N802  (the contract's name)
@@ -101,7 +102,7 @@ class SchedulesService(schedules_pb2_grpc.SchedulesServicer):
         except BadField as refused:
             await refuse(context, refused)
         task_id = make_id(time.time_ns(), os.urandom(10))
-        await obey(self._cell, context, RunSchedule(tenant, PRINCIPAL, request.name, task_id))
+        await obey(self._cell, context, RunSchedule(tenant, LOCAL_PRINCIPAL, request.name, task_id))
         return schedules_pb2.RunScheduleResponse(task_id=task_id)
 
 

@@ -10,7 +10,7 @@ from merit.core.why import why
 from merit.gateway.answers import carry_out, refuse
 from merit.gateway.door import Door
 from merit.gateway.fields import BadField, check_text
-from merit.gateway.identity import PRINCIPAL, tenant_of
+from merit.gateway.identity import tenant_of
 from merit.gateway.streams import converse_with_client
 from merit.gateway.task_search import TaskSearch, select
 from merit.gateway.task_view import view_task
@@ -19,6 +19,7 @@ from merit.model.ids import is_task_id
 from merit.model.limits import DESCRIPTION_LENGTH_MAX
 from merit.model.record import JournalError
 from merit.model.tasks import Task
+from merit.model.tenancy import LOCAL_PRINCIPAL
 from merit.ports.cell import Cell
 from merit.wire.frames import encode_refusal
 from merit.wire.v1 import tasks_pb2, tasks_pb2_grpc
@@ -107,7 +108,7 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
             refusals=[encode_refusal(refusal) for refusal in selection.refusals], more=selection.more
         )
         for ids in selection.portions():
-            refusals = await carry_out(self._cell, context, CancelTasks(selection.tenant, PRINCIPAL, ids, reason))
+            refusals = await carry_out(self._cell, context, CancelTasks(selection.tenant, LOCAL_PRINCIPAL, ids, reason))
             refused_ids = {refusal.task for refusal in refusals}
             response.canceled.extend(task_id for task_id in ids if task_id not in refused_ids)
             response.refusals.extend(encode_refusal(refusal) for refusal in selection.worth_saying(refusals))

@@ -61,13 +61,10 @@ from merit.model.frames import (
 )
 from merit.model.record import Record, Tail, record_hash, seal
 from merit.model.tasks import Refusal, TaskSpec
+from merit.model.tenancy import DEFAULT_TENANT, LOCAL_PRINCIPAL
 from merit.session.cell_end import CellEnd
 from merit.session.server_end import ServerEnd
 
-TENANT = "default"
-"""Whose the workers are, and what the cell says to itself is about."""
-PRINCIPAL = "local"
-"""Who everybody is, as long as there are no identities and the server listens on loopback only."""
 _SYSTEM = "cell"
 
 
@@ -105,10 +102,10 @@ class Kernel:
         self._release = Release(machine)
         self._recall = Recall()
         self._ticket = 0
-        self.offer(StartLeadership(TENANT, _SYSTEM, self.epoch, holder))
+        self.offer(StartLeadership(DEFAULT_TENANT, _SYSTEM, self.epoch, holder))
         if quarantine.tasks:
             reason = "it stopped the cell; see the quarantine file beside the journal"
-            self.offer(CancelTasks(TENANT, _SYSTEM, list(quarantine.tasks), reason))
+            self.offer(CancelTasks(DEFAULT_TENANT, _SYSTEM, list(quarantine.tasks), reason))
 
     @property
     def watchers(self) -> Watchers:
@@ -167,7 +164,7 @@ class Kernel:
     def awake(self, now_ns: int) -> None:
         """This process was stopped until ``now_ns``: nothing times out before what has arrived meanwhile is heard."""
         self._now_ns = max(self._now_ns, now_ns)
-        self._handle(Awake(TENANT, _SYSTEM))
+        self._handle(Awake(DEFAULT_TENANT, _SYSTEM))
 
     def found(
         self, lookup: Lookup, outcomes: list[Settled], keys: dict[tuple[str, str], KeyEntry] | None = None
@@ -211,7 +208,7 @@ class Kernel:
         left = limits.batch_items_max
         due_ns = machine.next_due_ns()
         if due_ns is not None and due_ns <= self._now_ns:
-            self._handle(Tick(TENANT, _SYSTEM))
+            self._handle(Tick(DEFAULT_TENANT, _SYSTEM))
         while (
             self._waiting
             and left > 0
@@ -231,9 +228,9 @@ class Kernel:
                 left -= 1
                 self._batch.answers.append(Answer(item.ticket, self._handle(item.command)))
         if machine.affected:
-            self._handle(FollowUp(TENANT, _SYSTEM, limits.batch_follow_ups_max))
+            self._handle(FollowUp(DEFAULT_TENANT, _SYSTEM, limits.batch_follow_ups_max))
         if machine.ready:
-            self._handle(Allocate(TENANT, _SYSTEM, limits.batch_items_max))
+            self._handle(Allocate(DEFAULT_TENANT, _SYSTEM, limits.batch_items_max))
         return self._close_batch()
 
     def _close_batch(self) -> Record | None:
@@ -291,7 +288,7 @@ class Kernel:
             started, returned = self._quarantine.refs(started), self._quarantine.refs(returned)
         self._handle(
             TakeFrame(
-                TENANT,
+                DEFAULT_TENANT,
                 hello.worker,
                 hello.worker,
                 hello.boot,
@@ -311,12 +308,12 @@ class Kernel:
                 if worker.attempts.get(note.task) == note.number:
                     self._batch.updates += self._release.followers.tell(self.machine, note.task, note)
         if frame.bye:
-            self._handle(DetachWorker(TENANT, hello.worker, hello.worker, hello.boot, hello.session, True))
+            self._handle(DetachWorker(DEFAULT_TENANT, hello.worker, hello.worker, hello.boot, hello.session, True))
             if self._workers.get(hello.worker) is end:
                 del self._workers[hello.worker]
 
     def _attach(self, end: CellEnd, hello: Hello, granted: int) -> None:
-        effects = self._decide(AttachWorker(TENANT, hello.worker, hello, granted)).effects
+        effects = self._decide(AttachWorker(DEFAULT_TENANT, hello.worker, hello, granted)).effects
         if effects and type(effects[0]) is CloseWorker:
             end.closing = True
             self._batch.effects.append(Closed(end, effects[0].reason))
@@ -330,7 +327,7 @@ class Kernel:
         if hello is None or self._workers.get(hello.worker) is not end:
             return
         del self._workers[hello.worker]
-        self._handle(DetachWorker(TENANT, hello.worker, hello.worker, hello.boot, hello.session, False))
+        self._handle(DetachWorker(DEFAULT_TENANT, hello.worker, hello.worker, hello.boot, hello.session, False))
 
     def _from_client(self, item: FromClient) -> None:
         end, frame = item.end, item.frame
@@ -349,7 +346,7 @@ class Kernel:
             refusals += self._submit(item, described, atomic=atomic)
         if frame.cancels:
             # A cancel that comes too late is no news to a client that will hear the outcome anyway.
-            refused = self._handle(CancelTasks(end.tenant, PRINCIPAL, frame.cancels))
+            refused = self._handle(CancelTasks(end.tenant, LOCAL_PRINCIPAL, frame.cancels))
             refusals += [refusal for refusal in refused if refusal.code == "not_found"]
         if frame.watch:
             self._take_watch(end, frame.watch)
@@ -371,7 +368,7 @@ class Kernel:
         if self._quarantine:
             tasks, set_aside = self._quarantine.without(tasks, atomic=atomic)
             refusals += set_aside
-        decision = self._decide(SubmitTasks(end.tenant, PRINCIPAL, tasks, atomic))
+        decision = self._decide(SubmitTasks(end.tenant, LOCAL_PRINCIPAL, tasks, atomic))
         names = {refusal.task for refusal in decision.refusals}
         for effect in decision.effects:
             if type(effect) is TellKnown:

@@ -262,8 +262,8 @@ class CellLoop:
         schedule = wanted.schedule
         try:
             times_ns = await asyncio.to_thread(self._plan, schedule, wanted.after_ns, self._clock())
-        except ValueError as error:  # it was in order when it was set; the library may have changed since
-            log.error("schedule %s makes no tasks: %s", schedule.name, error)
+        except Exception as error:  # noqa: BLE001  (it was in order when it was set: others must not suffer from it)
+            log.error("schedule %s makes no tasks: %s; set it anew: merit schedule add", schedule.name, error)
             return
         if times_ns and not self.failed.done():
             command = PlanSchedule(

@@ -25,6 +25,9 @@ from merit.model.tasks import Task
 from merit.ports.journal import JournalReader
 
 _ID: Final = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_SUBMITTED: Final = TaskSubmitted.__name__.encode()
+_NOTHING: Final = b"\xc0"
+"""As MessagePack has it; no text ends with that byte."""
 _SKEW_NS: Final = 3600 * SECOND_NS
 """How far a client's clock may be ahead of the control plane's for its tasks to be found."""
 
@@ -55,13 +58,13 @@ class TaskFinder:
             return await asyncio.to_thread(self._search_keys, wanted) if wanted else {}
 
     def _search_keys(self, wanted: list[tuple[str, str]]) -> dict[tuple[str, str], KeyEntry]:
-        any_key = re.compile(b"|".join(re.escape(key.encode()) for _, key in wanted)).search
         asked = set(wanted)
         found: dict[tuple[str, str], KeyEntry] = {}
         with contextlib.closing(self._open_reader()) as reader:
             for record in reader.read():
                 for data in record.events:
-                    if any_key(data) is None:
+                    # Looked at before it is decoded: only a submit that has terms, its last field, can have a key.
+                    if _SUBMITTED not in data[: len(_SUBMITTED) + 4] or data.endswith(_NOTHING):
                         continue
                     event = decode_event(data)
                     if isinstance(event, TaskSubmitted) and event.terms is not None:

@@ -13,10 +13,10 @@ from typing import Any, Final, cast
 import grpc
 
 from merit.model.limits import MESSAGE_BYTES_MAX
+from merit.model.tenancy import DEFAULT_TENANT
 from merit.wire.v1 import tasks_pb2, tasks_pb2_grpc
 
 DEFAULT_SERVER: Final = "127.0.0.1:50051"
-DEFAULT_TENANT: Final = "default"
 TENANT_KEY: Final = "merit-tenant"
 """The metadata of each call that says whose things it is about."""
 SERVER_VARIABLE: Final = "MERIT_SERVER"

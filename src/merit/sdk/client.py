@@ -18,9 +18,9 @@ import grpc
 
 from merit.model.limits import NAME_LENGTH_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_INLINE_BYTES_MAX, SECOND_NS
 from merit.model.tasks import Refusal, TaskSpec
+from merit.model.tenancy import DEFAULT_TENANT
 from merit.sdk.asking import Asker
 from merit.sdk.channel import (
-    DEFAULT_TENANT,
     Backoff,
     for_tenant,
     get_blob,

@@ -14,8 +14,9 @@ from merit.model.limits import PAYLOAD_BYTES_MAX, PAYLOAD_INLINE_BYTES_MAX
 from merit.model.rules import RuleKind
 from merit.model.schedules import Missed, Overlap
 from merit.model.tasks import Refusal
+from merit.model.tenancy import DEFAULT_TENANT
 from merit.sdk.asking import Asker
-from merit.sdk.channel import DEFAULT_TENANT, put_blob
+from merit.sdk.channel import put_blob
 from merit.sdk.options import Prepared, TaskRequest, check_text, time_ns_of
 from merit.sdk.results import Refused
 from merit.sdk.specs import encode_parameters

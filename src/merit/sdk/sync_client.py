@@ -13,7 +13,7 @@ from queue import SimpleQueue
 from typing import Any, TypeVar, Unpack
 
 from merit.model.tasks import Refusal
-from merit.sdk.channel import DEFAULT_TENANT
+from merit.model.tenancy import DEFAULT_TENANT
 from merit.sdk.client import MAP_WINDOW, AsyncClient
 from merit.sdk.following import Step
 from merit.sdk.handles import TaskHandle

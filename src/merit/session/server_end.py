@@ -6,6 +6,7 @@ from typing import Final
 
 from merit.model.frames import ClientFrame, ClientHello, ClientWelcome, ServerFrame, Settled, Update
 from merit.model.tasks import Refusal
+from merit.model.tenancy import DEFAULT_TENANT
 from merit.session.link import Link, Outbox, ProtocolViolation
 from merit.session.newest import Newest, newer_update
 
@@ -34,7 +35,7 @@ class ServerEnd:
         "tenant",
     )
 
-    def __init__(self, *, tenant: str = "default") -> None:
+    def __init__(self, *, tenant: str = DEFAULT_TENANT) -> None:
         self.tenant = tenant
         self.hello: ClientHello | None = None
         self.closing = False

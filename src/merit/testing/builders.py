@@ -31,9 +31,10 @@ from merit.model.frames import AttemptRef, Hello, Report, ReportStatus
 from merit.model.limits import SECOND_NS, Limits
 from merit.model.rules import Rule, RuleKind, TenantTerms
 from merit.model.tasks import Failure, Progress, TaskSpec, Terms
+from merit.model.tenancy import DEFAULT_TENANT
 from merit.model.workers import Offer
 
-TENANT = "default"
+TENANT = DEFAULT_TENANT
 PRINCIPAL = "tester"
 START_NS = 1_700_000_000 * SECOND_NS
 """When a machine of `a_machine` begins to lead, in Unix nanoseconds."""

@@ -20,8 +20,8 @@ import psutil
 from merit.app.state_directory import CELL, StateDirectory
 from merit.core.codec import decode_event
 from merit.model.events import TaskCompleted
+from merit.model.tenancy import DEFAULT_TENANT
 from merit.pools.tether import tethered
-from merit.sdk.channel import DEFAULT_TENANT
 from merit.sdk.client import AsyncClient
 from merit.storage.sqlite_reader import open_reader
 

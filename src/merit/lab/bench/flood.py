@@ -14,7 +14,8 @@ from merit.model.frames import Settled
 from merit.model.ids import make_id
 from merit.model.limits import SUBMIT_TASKS_MAX
 from merit.model.tasks import TaskSpec, TaskState
-from merit.sdk.channel import DEFAULT_TENANT, for_tenant, open_channel
+from merit.model.tenancy import DEFAULT_TENANT
+from merit.sdk.channel import for_tenant, open_channel
 from merit.sdk.conversation import Conversation
 from merit.session.client_end import ClientEnd
 from merit.wire.frames import decode_server_frame, encode_client_frame

@@ -26,6 +26,7 @@ from merit.model.ids import make_id
 from merit.model.limits import Limits
 from merit.model.record import record_hash, seal
 from merit.model.tasks import TaskSpec
+from merit.model.tenancy import DEFAULT_TENANT
 from merit.model.workers import Offer
 from merit.storage.file_snapshots import FileSnapshots
 from merit.storage.memory_snapshots import MemorySnapshots
@@ -33,7 +34,6 @@ from merit.storage.sqlite_journal import SqliteJournal
 from merit.storage.sqlite_reader import open_reader
 
 RESTART_S_MAX: Final = 5.0
-_TENANT: Final = "default"
 _WORKER: Final = "bench-0"
 _BATCH: Final = 1_000
 _BEFORE_EVENTS: Final = 30_000
@@ -85,8 +85,8 @@ class _Writer:
         self._events: list[bytes] = []
         self._number = 0
         hello = Hello(_WORKER, "boot", 1, (Offer("bench.noop"),), 1)
-        self._handle(StartLeadership(_TENANT, "bench", tail.epoch, "bench"))
-        self._handle(AttachWorker(_TENANT, _WORKER, hello, 0))
+        self._handle(StartLeadership(DEFAULT_TENANT, "bench", tail.epoch, "bench"))
+        self._handle(AttachWorker(DEFAULT_TENANT, _WORKER, hello, 0))
         self._append()
 
     def work(self, events: int) -> None:
@@ -99,9 +99,9 @@ class _Writer:
                 TaskSpec(make_id(now_ns, number.to_bytes(10, "big")), "bench.noop", b'{"x":%d}' % number)
                 for number in range(first, self._number)
             ]
-            self._handle(SubmitTasks(_TENANT, "bench", specs, False))
+            self._handle(SubmitTasks(DEFAULT_TENANT, "bench", specs, False))
             self._take([], self._number)
-            effects = self._handle(Allocate(_TENANT, "bench", _BATCH))
+            effects = self._handle(Allocate(DEFAULT_TENANT, "bench", _BATCH))
             self._append()
             assignments = [effect.assignment for effect in effects if type(effect) is SendAssignment]
             self._take(
@@ -114,7 +114,9 @@ class _Writer:
             self._append()
 
     def _take(self, reports: list[Report], credits_granted: int) -> None:
-        self._handle(TakeFrame(_TENANT, _WORKER, _WORKER, "boot", 1, reports, [], [], [], credits_granted, False))
+        self._handle(
+            TakeFrame(DEFAULT_TENANT, _WORKER, _WORKER, "boot", 1, reports, [], [], [], credits_granted, False)
+        )
 
     def _handle(self, command: Command) -> list[Effect]:
         decision = self._machine.handle(command, time.time_ns())

@@ -1,0 +1,10 @@
+"""Whom everybody is, as long as there are no identities and everything listens on loopback only."""
+
+from __future__ import annotations
+
+from typing import Final
+
+DEFAULT_TENANT: Final = "default"
+"""Of callers that name none, and of the workers, which serve all."""
+LOCAL_PRINCIPAL: Final = "local"
+"""Every caller."""
