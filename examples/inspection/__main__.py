@@ -25,7 +25,7 @@ from merit.pools.local_pool import PoolGaveUp
 
 from .display import BarDisplay, LineDisplay
 from .driver import InspectionJob
-from .findings import CAPABILITIES
+from .findings import places
 from .report import InspectionRun, build_report, summary, write_report
 from .tree import TreeNotListed, list_tree
 
@@ -48,20 +48,20 @@ def main() -> int:
         state = _state(options.state)
     except OSError as error:
         return _complain(f"--state: {error.filename}: {error.strerror}", 2)
-    total = len(tree.files) * len(CAPABILITIES)
+    total = len(places(tree))
     display = BarDisplay(console, total) if console.is_terminal else LineDisplay(total)
     job = InspectionJob(tree, state, options.workers, display, kill_drill=options.kill_drill)
     console.print(
-        f"{len(tree.files):,} files below {tree.root}, {job.total:,} tasks, {options.workers} workers",
+        f"{len(tree.files):,} files below {tree.root}, {total:,} tasks, {options.workers} workers and a foreign one",
         highlight=False,
         markup=False,
     )
     try:
         with display:
             inspections = asyncio.run(job.run())
-        report = build_report(
-            tree, inspections, InspectionRun(started, time.monotonic() - began_s, tuple(job.incidents))
-        )
+        wall_s = time.monotonic() - began_s
+        run = InspectionRun(started, wall_s, tuple(job.incidents), tuple(job.members))
+        report = build_report(tree, inspections, run)
         json_path, html_path = write_report(report, options.out)
     except KeyboardInterrupt:
         return _complain("interrupted; nothing was written", 130)
@@ -85,10 +85,14 @@ def _options() -> argparse.Namespace:
         "--tree", default=sysconfig.get_path("stdlib"), help="directory to inspect (default: the standard library)"
     )
     parser.add_argument("--out", type=Path, default=Path("out/inspection"), help="where the report goes (%(default)s)")
-    parser.add_argument("--workers", type=int, default=2, help="worker processes (%(default)s)")
+    parser.add_argument(
+        "--workers", type=int, default=3, help="worker processes, every third of them a slow one (%(default)s)"
+    )
     parser.add_argument("--state", type=Path, help=f"directory of the control plane (a fresh one in {STATES})")
     parser.add_argument(
-        "--kill-drill", action="store_true", help="kill -9 a worker and the control plane, twice, while it runs"
+        "--kill-drill",
+        action="store_true",
+        help="kill -9 a worker, the control plane and the foreign worker, twice, while it runs",
     )
     options = parser.parse_args()
     if not 1 <= options.workers <= WORKERS_MAX:

@@ -1,9 +1,10 @@
-"""The inspection as Merit sees it: six capabilities, each a thin cover over a module of its own.
+"""The inspection as Merit's own workers offer it: six capabilities, each a thin cover over a module of its own.
 
     merit worker examples.inspection.capabilities
 
 Parsing holds the interpreter, so what parses runs in processes (`cpu=True`) and leaves the worker's own free for its
-session. Each capability takes a file as `path` relative to `root` (or an absolute `path` alone) and refuses to leave it.
+session; it needs a processor of those that the worker says it has. The seventh capability, `text_form`, is that of an agent
+which was not made with Merit (`foreign_agent`). Each capability takes a file as `path` relative to `root` (or an absolute `path` alone) and refuses to leave it.
 """
 
 import asyncio
@@ -12,22 +13,24 @@ from typing import Any
 
 from merit import capability, command_line
 
-from . import credentials, documentation, duplicates, findings, metrics, suspicious
+from . import credentials, documentation, duplicates, findings, metrics, priority, suspicious
+
+priority.keep_behind()  # here, since the worker imports this, and so does each of its child processes
 
 
-@capability(cpu=True, version="1.0.0")
+@capability(cpu=True, version="1.0.0", resources={"cpu": 1})
 def syntax_metrics(path: str, root: str = "") -> metrics.SyntaxMetrics:
     """Lines, functions, classes, nesting, complexity, maintainability and imports of a Python file."""
     return metrics.measure(path, root)
 
 
-@capability(cpu=True, version="1.0.0")
+@capability(cpu=True, version="1.0.0", resources={"cpu": 1})
 def documentation_coverage(path: str, root: str = "") -> documentation.DocumentationCoverage:
     """Which public names of a Python file have docstrings and annotations."""
     return documentation.cover(path, root)
 
 
-@capability(cpu=True, version="1.0.0")
+@capability(cpu=True, version="1.0.0", resources={"cpu": 1})
 def suspicious_constructs(path: str, root: str = "") -> suspicious.SuspiciousConstructs:
     """Constructs of a Python file that are often mistakes or dangers, each with line, rule, severity and reason."""
     return suspicious.suspect(path, root)

@@ -11,6 +11,7 @@ HEIGHT = 300
 LEFT, RIGHT, TOP, BOTTOM = 48, 16, 16, 40
 PLOT_WIDTH = WIDTH - LEFT - RIGHT
 PLOT_HEIGHT = HEIGHT - TOP - BOTTOM
+STRIP_LEAST = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,27 +37,40 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """One point of a scatter plot; `title` is shown when it is pointed at, `label` (often empty) beside it."""
+    """One point of a plot; `title` is shown when it is pointed at, `label` (often empty) beside it, `level` (0..2) says which
+    of three kinds it is."""
 
     x: float
     y: float
     title: str
-    marked: bool
+    level: int
     label: str = ""
     label_end: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A plot of one kind: `bars`, or `dots`, or the `line` and `area` of a series with its `marks`; and its axes."""
+    """A plot of one kind: `bars`, or `dots` (all over or in `strips`, of which the upper edges are given), or the `line` and
+    `area` of a series with its `marks`; and its axes."""
 
     x_ticks: tuple[AxisTick, ...] = ()
     y_ticks: tuple[AxisTick, ...] = ()
     bars: tuple[Bar, ...] = ()
     dots: tuple[Dot, ...] = ()
+    strips: tuple[AxisTick, ...] = ()
     line: str = ""
     area: str = ""
     marks: tuple[AxisTick, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StripValue:
+    """What a point in one of several strips stands for; `x` is drawn on a logarithmic axis from `STRIP_LEAST` on."""
+
+    strip: str
+    x: float
+    title: str
+    level: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +134,7 @@ def scatter(values: Sequence[DotValue], *, labelled: int = 6) -> Chart:
             x=x_of(one.x),
             y=y_of(one.y),
             title=one.title,
-            marked=one.marked,
+            level=int(one.marked),
             label=one.name if index in named else "",
             label_end=x_of(one.x) > LEFT + PLOT_WIDTH * 0.75,
         )
@@ -130,6 +144,30 @@ def scatter(values: Sequence[DotValue], *, labelled: int = 6) -> Chart:
         dots=dots,
         x_ticks=tuple(AxisTick(x_of(10**power), f"{10**power:,}") for power in range(int(x_decades) + 1)),
         y_ticks=tuple(AxisTick(y_of(10**power), f"{10**power:,}") for power in range(int(y_decades) + 1)),
+    )
+
+
+def strips(values: Sequence[StripValue]) -> Chart:
+    """Points in strips, one above the other by name, on one logarithmic axis; a point of a higher level is lower in its strip."""
+    names = sorted({one.strip for one in values})
+    step = PLOT_HEIGHT / max(1, len(names))
+    tops = {name: TOP + index * step for index, name in enumerate(names)}
+    decades = _decades([one.x / STRIP_LEAST for one in values])
+
+    def x_of(value: float) -> float:
+        return _round(LEFT + PLOT_WIDTH * math.log10(max(1.0, value / STRIP_LEAST)) / decades)
+
+    dots = tuple(
+        Dot(
+            x=x_of(one.x), y=_round(tops[one.strip] + step * (0.45 + 0.2 * one.level)), title=one.title, level=one.level
+        )
+        for one in values
+    )
+    steps = [STRIP_LEAST * 10**power for power in range(int(decades) + 1)]
+    return Chart(
+        dots=dots,
+        strips=tuple(AxisTick(_round(top), name) for name, top in tops.items()),
+        x_ticks=tuple(AxisTick(x_of(value), f"{value:,g}") for value in steps),
     )
 
 

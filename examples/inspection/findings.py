@@ -15,7 +15,8 @@ from typing import Any, TypedDict
 from .duplicates import Duplicates, find_duplicates, identical_files
 from .metrics import COMPLEXITY_BANDS
 from .suspicious import RULES
-from .tree import SourceTree, is_test
+from .text_form import TextForms, text_forms
+from .tree import SourceTree, is_test, paths_in, portions_of
 
 METRICS = "syntax_metrics"
 DOCUMENTATION = "documentation_coverage"
@@ -24,6 +25,10 @@ SECRETS = "secrets"
 FINGERPRINTS = "duplicate_fingerprints"
 CHECKSUM = "checksum"
 CAPABILITIES = (METRICS, DOCUMENTATION, SUSPICIOUS, SECRETS, FINGERPRINTS, CHECKSUM)
+"""Each is asked about every file."""
+CPU_BOUND = (METRICS, DOCUMENTATION, SUSPICIOUS)
+TEXT_FORM = "text_form"
+"""Is asked about all files of a directory at once, portion by portion."""
 
 FUNCTIONS_MAX = 100
 PLACES_PER_RULE_MAX = 50
@@ -33,7 +38,7 @@ IMPORTED_MAX = 50
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """How one task ended: the file and the capability, and either its result or its error.
+    """How one task ended: the file (or the label of a portion of files) and the capability, and either its result or its error.
 
     `worker` did the last of `attempts` attempts in `duration_s` seconds of wall time and `cpu_s` of processor time (None
     if that is not known), and was done `finished_s` seconds after the run began.
@@ -91,16 +96,29 @@ class Findings(TypedDict):
     secrets: list[dict[str, Any]]
     duplicates: Duplicates
     identical: list[list[str]]
+    text_forms: TextForms
     imported: list[dict[str, Any]]
     skipped: list[dict[str, str]]
 
 
+def places(tree: SourceTree) -> list[tuple[str, str]]:
+    """Path (or label of a portion) and capability of each task of an inspection, in the order in which they are submitted:
+    file by file, so that who parses a file for one capability has it at hand for the next; a portion with its first file."""
+    portions = {paths_in(portion)[0]: portion.label for portion in portions_of(tree)}
+    found: list[tuple[str, str]] = []
+    for file in tree.files:
+        if file.path in portions:
+            found.append((portions[file.path], TEXT_FORM))
+        found += ((file.path, name) for name in CAPABILITIES)
+    return found
+
+
 def collect(inspections: Iterable[Inspection]) -> dict[str, dict[str, Inspection]]:
     """The outcomes by capability and path. Raises ValueError if one is there twice: each task has one final state."""
-    collected: dict[str, dict[str, Inspection]] = {name: {} for name in CAPABILITIES}
+    collected: dict[str, dict[str, Inspection]] = {name: {} for name in (*CAPABILITIES, TEXT_FORM)}
     for one in inspections:
         if one.capability not in collected:
-            raise ValueError(f"capability: {one.capability!r} is none of this inspection ({', '.join(CAPABILITIES)})")
+            raise ValueError(f"capability: {one.capability!r} is none of this inspection ({', '.join(collected)})")
         if collected[one.capability].setdefault(one.path, one) is not one:
             raise ValueError(f"{one.path}: two outcomes of {one.capability}")
     return collected
@@ -110,10 +128,10 @@ def find(tree: SourceTree, collected: Mapping[str, Mapping[str, Inspection]]) ->
     """The findings of a tree from its outcomes, as `collect` gives them.
 
     A file that has no outcome, or whose task failed, keeps its row with zeros and the reason 'not inspected'. Raises
-    ValueError for an outcome of a file that is not in the tree.
+    ValueError for an outcome of a file or portion that is not in the tree.
     """
-    paths = {file.path for file in tree.files}
-    strange = sorted({path for outcomes in collected.values() for path in outcomes} - paths)
+    known = set(places(tree))
+    strange = sorted(path for name, outcomes in collected.items() for path in outcomes if (path, name) not in known)
     if strange:
         raise ValueError(f"{strange[0]}: an outcome of a file that is not in the tree ({len(strange)} such)")
     results = {
@@ -139,6 +157,7 @@ def find(tree: SourceTree, collected: Mapping[str, Mapping[str, Inspection]]) ->
         secrets=secrets[:SECRETS_MAX],
         duplicates=duplicates,
         identical=identical,
+        text_forms=_text_forms(tree, results[TEXT_FORM]),
         imported=_imported(results[METRICS]),
         skipped=[asdict(one) for one in tree.skipped],
     )
@@ -278,6 +297,16 @@ def _imported(metrics: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
             counts.update({name.partition(".")[0] for name in result["imports"] if not name.startswith(".")})
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return [{"module": name, "files": count} for name, count in ranked[:IMPORTED_MAX]]
+
+
+def _text_forms(tree: SourceTree, results: Mapping[str, Mapping[str, Any]]) -> TextForms:
+    """The forms of all files, whose names the results have without the directories."""
+    return text_forms(
+        (path, form)
+        for portion in portions_of(tree)
+        if portion.label in results
+        for path, form in zip(paths_in(portion), results[portion.label]["files"], strict=True)
+    )
 
 
 def _checksum(result: Mapping[str, Any]) -> tuple[int, int] | None:

@@ -6,9 +6,8 @@ import base64
 import hashlib
 import json
 import math
-import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -20,8 +19,9 @@ from rich.table import Table
 from rich.text import Text
 
 from . import charts
-from .findings import CAPABILITIES, Findings, Inspection, ModuleFindings, collect, find
+from .findings import Findings, Inspection, ModuleFindings, collect, find, places
 from .tree import SourceTree
+from .workload import FOREIGN, FleetMember, by_worker, figures
 
 ROWS_MAX = 40
 FAILURES_MAX = 500
@@ -31,11 +31,13 @@ DOCUMENTABLE_MIN = 5
 
 @dataclass(frozen=True, slots=True)
 class InspectionRun:
-    """The circumstances of a run: when it began (ISO 8601), how long it took, and what befell it at which second."""
+    """The circumstances of a run: when it began (ISO 8601), how long it took, what befell it at which second, and the
+    workers of its fleet."""
 
     started: str
     wall_s: float
     incidents: tuple[tuple[float, str], ...] = ()
+    members: tuple[FleetMember, ...] = ()
 
 
 class InspectionReport(TypedDict):
@@ -54,12 +56,7 @@ def build_report(tree: SourceTree, inspections: Iterable[Inspection], run: Inspe
     findings = find(tree, collected)
     outcomes = [one for by_path in collected.values() for one in by_path.values()]
     failed = sorted((one for one in outcomes if one.result is None), key=lambda one: (one.path, one.capability))
-    missing = [
-        {"path": file.path, "capability": name}
-        for file in tree.files
-        for name in CAPABILITIES
-        if file.path not in collected[name]
-    ]
+    missing = [{"path": path, "capability": name} for path, name in places(tree) if path not in collected[name]]
     return InspectionReport(
         findings=findings,
         run={
@@ -72,8 +69,8 @@ def build_report(tree: SourceTree, inspections: Iterable[Inspection], run: Inspe
             "failed": len(failed),
             "attempts": sum(one.attempts for one in outcomes),
             "tried_again": sum(one.attempts > 1 for one in outcomes),
-            "capabilities": _by(outcomes, lambda one: one.capability, "capability"),
-            "workers": _by(outcomes, lambda one: one.worker or "unknown", "worker"),
+            "capabilities": _by_capability(outcomes),
+            "workers": by_worker(outcomes, run.members),
             "incidents": [{"at_s": round(at_s, 3), "what": what} for at_s, what in sorted(run.incidents)],
             "throughput": _throughput([one.finished_s for one in outcomes], run.wall_s),
             "missing": missing[:FAILURES_MAX],
@@ -135,6 +132,7 @@ def render_html(report: InspectionReport) -> str:
         secrets_shown=findings["secrets"][: 5 * ROWS_MAX],
         histogram=_complexity_chart(findings),
         scatter=_size_chart(modules),
+        speeds=_speed_chart(run["workers"]),
         timeline=charts.timeline(
             run["throughput"]["tasks"],
             run["throughput"]["bucket_s"],
@@ -200,6 +198,14 @@ def summary(report: InspectionReport) -> RenderableType:
             ("module", "reason"),
             [(one["path"], one["reason"]) for one in modules if not one["parsed"]][:SUMMARY_ROWS],
         ),
+        _table(
+            f"Workers{'' if len(run['workers']) <= SUMMARY_ROWS else f' (the first {SUMMARY_ROWS})'}",
+            ("worker", "speed", "tasks", "share", "mean time of a task, ms"),
+            [
+                (one["worker"], one["speed"], one["tasks"], percent(one["tasks"], run["tasks"]), _means(one["times"]))
+                for one in run["workers"][:SUMMARY_ROWS]
+            ],
+        ),
     ]
     if run["failures"]:
         parts.append(
@@ -246,9 +252,9 @@ def _headline(findings: Findings, run: Mapping[str, Any]) -> list[tuple[str, str
         ("documented", f"{percent(documented, public)} of {public:,} public names outside of tests"),
         ("suspicious, secrets", f"{totals['suspicious']:,}, {totals['secrets']:,}"),
         ("duplicates", f"{totals['duplicate_groups']:,} blocks, {totals['duplicate_lines']:,} lines to be saved"),
+        ("text form", _text_form_in_short(findings)),
         ("tasks", f"{run['tasks']:,} in {run['wall_s']:.1f} s, {run['tasks_per_s']:,.0f} per second"),
         ("failed, tried again", f"{run['failed']:,}, {run['tried_again']:,}"),
-        ("workers", f"{len(run['workers'])}"),
     ]
     if run["missing_total"]:
         rows.append(("missing", f"{run['missing_total']:,} tasks have no outcome"))
@@ -267,27 +273,23 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]])
     return table
 
 
-def _by(outcomes: Sequence[Inspection], key: Callable[[Inspection], str], name: str) -> list[dict[str, Any]]:
-    """Tasks, attempts, failures and times in groups, the group's key under `name`."""
+def _text_form_in_short(findings: Findings) -> str:
+    forms = findings["text_forms"]
+    endings = forms["line_endings"]
+    other = forms["files"] - endings["lf"] - endings["none"]
+    encodings = f"{forms['encodings']['other']:,} files neither ASCII nor UTF-8"
+    return f"{encodings}, {other:,} with other line ends than LF, {forms['with_tabs']:,} with tabs"
+
+
+def _means(times: Sequence[Mapping[str, Any]]) -> str:
+    return ", ".join(f"{one['capability']} {one['mean_ms']:.3g}" for one in times)
+
+
+def _by_capability(outcomes: Sequence[Inspection]) -> list[dict[str, Any]]:
     groups: defaultdict[str, list[Inspection]] = defaultdict(list)
     for one in outcomes:
-        groups[key(one)].append(one)
-    rows = []
-    for value, members in sorted(groups.items()):
-        durations_ms = [1_000 * one.duration_s for one in members]
-        cpu = [one.cpu_s for one in members if one.cpu_s is not None]
-        rows.append(
-            {
-                name: value,
-                "tasks": len(members),
-                "failed": sum(one.result is None for one in members),
-                "tried_again": sum(one.attempts > 1 for one in members),
-                "mean_ms": round(statistics.fmean(durations_ms), 2),
-                "p95_ms": round(sorted(durations_ms)[int(0.95 * (len(members) - 1))], 2),
-                "cpu_s": round(sum(cpu), 2) if cpu else None,
-            }
-        )
-    return rows
+        groups[one.capability].append(one)
+    return [{"capability": name, **figures(done)} for name, done in sorted(groups.items())]
 
 
 def _throughput(finished_s: Sequence[float], wall_s: float) -> dict[str, Any]:
@@ -325,6 +327,24 @@ def _size_chart(modules: Sequence[ModuleFindings]) -> charts.Chart:
             )
             for one in modules
             if one["parsed"] and one["code_lines"]
+        ]
+    )
+
+
+def _speed_chart(workers: Sequence[Mapping[str, Any]]) -> charts.Chart:
+    """A dot for each worker and capability."""
+    levels = {"fast": 0, FOREIGN: 2}
+    return charts.strips(
+        [
+            charts.StripValue(
+                strip=time["capability"],
+                x=time["mean_ms"],
+                title=f"{one['worker']} ({one['speed']}), {time['capability']}: {time['tasks']:,} tasks, "
+                f"{time['mean_ms']:.3g} ms on the mean",
+                level=levels.get(one["speed"], 1),
+            )
+            for one in workers
+            for time in one["times"]
         ]
     )
 

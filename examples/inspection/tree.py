@@ -10,6 +10,7 @@ from pathlib import Path
 FILES_MAX = 100_000
 FILE_BYTES_MAX = 2_000_000
 DEPTH_MAX = 64
+PORTION_FILES_MAX = 50
 
 SKIPPED_DIRECTORIES = {
     "__pycache__": "compiled files",
@@ -101,6 +102,40 @@ def list_tree(
     files.sort(key=lambda file: file.path)
     skipped.sort(key=lambda one: one.path)
     return SourceTree(str(base), tuple(files), tuple(skipped))
+
+
+@dataclass(frozen=True, slots=True)
+class FolderPortion:
+    """Files of one directory, so many that one task can see to them.
+
+    `label` names the portion among all of a tree: the directory with a slash behind it, and from the second portion on the
+    place of its first file. `directory` is relative to the root ("." is the root), `names` are those of the files in it.
+    """
+
+    label: str
+    directory: str
+    names: tuple[str, ...]
+
+
+def portions_of(tree: SourceTree, *, files_max: int = PORTION_FILES_MAX) -> list[FolderPortion]:
+    """All files of a tree by directory, at most `files_max` in a portion; in the order of their first files."""
+    folders: dict[str, list[str]] = {}
+    for file in tree.files:
+        directory, _, name = file.path.rpartition("/")
+        folders.setdefault(directory or ".", []).append(name)
+    first_file = {file.path: place for place, file in enumerate(tree.files)}
+    portions = [
+        FolderPortion(f"{directory}/{f'+{first}' if first else ''}", directory, tuple(names[first : first + files_max]))
+        for directory, names in folders.items()
+        for first in range(0, len(names), files_max)
+    ]
+    return sorted(portions, key=lambda one: first_file[paths_in(one)[0]])
+
+
+def paths_in(portion: FolderPortion) -> list[str]:
+    """The paths of its files as the tree has them."""
+    prefix = "" if portion.directory == "." else f"{portion.directory}/"
+    return [prefix + name for name in portion.names]
 
 
 def is_test(path: str) -> bool:

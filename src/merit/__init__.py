@@ -14,20 +14,26 @@ if TYPE_CHECKING:
     from merit.sdk.client import AsyncClient
     from merit.sdk.command_line import command_line, load_commands
     from merit.sdk.context import Cancelled, Context, Permanent, current
+    from merit.sdk.fleet_operations import AdmissionProbe, WorkerWhere
     from merit.sdk.following import Step
     from merit.sdk.handles import TaskHandle
+    from merit.sdk.http_agent import HttpAgent, http_capability, load_http_agent
     from merit.sdk.operations import Where
+    from merit.sdk.operator_words import on_command
     from merit.sdk.options import Options, Retry, TaskRequest
     from merit.sdk.results import MeritError, Refused, Result, TaskCanceledError, TaskFailedError, Unreachable
     from merit.sdk.sync_client import Client
+    from merit.sdk.unary_worker import UnaryWorker, serve_unary
     from merit.sdk.worker import WorkerProcess, serve
 
 _WHERE = {
+    "AdmissionProbe": "sdk.fleet_operations",
     "AsyncClient": "sdk.client",
     "Cancelled": "sdk.context",
     "Capability": "sdk.capability",
     "Client": "sdk.sync_client",
     "Context": "sdk.context",
+    "HttpAgent": "sdk.http_agent",
     "MeritError": "sdk.results",
     "Options": "sdk.options",
     "Permanent": "sdk.context",
@@ -40,22 +46,30 @@ _WHERE = {
     "TaskFailedError": "sdk.results",
     "TaskHandle": "sdk.handles",
     "TaskRequest": "sdk.options",
+    "UnaryWorker": "sdk.unary_worker",
     "Unreachable": "sdk.results",
     "Where": "sdk.operations",
     "WorkerProcess": "sdk.worker",
+    "WorkerWhere": "sdk.fleet_operations",
     "capability": "sdk.capability",
     "command_line": "sdk.command_line",
     "current": "sdk.context",
+    "http_capability": "sdk.http_agent",
     "load_commands": "sdk.command_line",
+    "load_http_agent": "sdk.http_agent",
+    "on_command": "sdk.operator_words",
     "serve": "sdk.worker",
+    "serve_unary": "sdk.unary_worker",
 }
 
 __all__ = [
+    "AdmissionProbe",
     "AsyncClient",
     "Cancelled",
     "Capability",
     "Client",
     "Context",
+    "HttpAgent",
     "MeritError",
     "Options",
     "Permanent",
@@ -68,14 +82,20 @@ __all__ = [
     "TaskFailedError",
     "TaskHandle",
     "TaskRequest",
+    "UnaryWorker",
     "Unreachable",
     "Where",
     "WorkerProcess",
+    "WorkerWhere",
     "capability",
     "command_line",
     "current",
+    "http_capability",
     "load_commands",
+    "load_http_agent",
+    "on_command",
     "serve",
+    "serve_unary",
 ]
 
 

@@ -1,6 +1,7 @@
 import pytest
 
 from merit.allocation.least_loaded import LeastLoaded
+from merit.allocation.strategy import Candidate
 from merit.core.codec import state_digest
 from merit.testing.builders import a_machine, a_spec, allocate, attach, completed, say, submit
 from merit.testing.strategy_contract import StrategyContract
@@ -14,18 +15,20 @@ class TestLeastLoaded(StrategyContract):
 
 def test_the_smallest_share_of_its_concurrency_in_use_goes_first():
     strategy = LeastLoaded()
-    strategy.place("small", ("add",), 1, 2)
-    strategy.place("large", ("add",), 3, 12)
-    assert strategy.choose("add") == "large"
-    strategy.place("large", ("add",), 7, 12)
-    assert strategy.choose("add") == "small"
+    large = Candidate("large", 12, 3)
+    strategy.place(Candidate("small", 2, 1))
+    strategy.place(large)
+    assert strategy.choose() == "large"
+    large.live, large.turn = 7, 1
+    strategy.place(large)
+    assert strategy.choose() == "small"
 
 
 def test_above_its_highest_level_all_count_as_equal():
     strategy = LeastLoaded()
-    strategy.place("w1", ("add",), 1_000, 1)
-    strategy.place("w2", ("add",), 900, 1)
-    assert strategy.choose("add") == "w1"
+    strategy.place(Candidate("w1", 1, 1_000, turn=1))
+    strategy.place(Candidate("w2", 1, 900, turn=2))
+    assert strategy.choose() == "w1"
 
 
 def test_tasks_are_spread_by_concurrency_and_bound_late():

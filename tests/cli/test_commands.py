@@ -45,6 +45,30 @@ def test_submit_values_are_strings_or_json(busy: Fleet):
     assert "a:=1" in ran.err
 
 
+def test_what_a_task_asks_of_its_worker_is_shown(busy: Fleet):
+    words = ["--versions", "<2, >=1", "--tag", "gpu", "--tag", "zone-a", "--without-tag", "spot"]
+    words += ["--resource", "memory=512Mi", "--resource", "gpu=1", "--worker", "w7", "--prefer", "zone-a"]
+    task = busy.merit("submit", "hello", "input=x", *words, "--strategy", "least-loaded").out.strip()
+    demand = busy.merit("task", "show", task, "--json").json["terms"]["demand"]
+    assert demand == {
+        "versions": ">=1,<2",
+        "worker": "w7",
+        "tags": ["gpu", "zone-a"],
+        "without_tags": ["spot"],
+        "resources": {"gpu": 1, "memory": 512 * 2**20},
+        "strategy": "least-loaded",
+        "prefers": ["zone-a"],
+    }
+    assert "needs       gpu=1 memory=512Mi" in busy.merit("task", "show", task).out
+    busy.merit("task", "cancel", task)
+
+
+def test_a_demand_that_cannot_be_is_refused_with_what_to_write(busy: Fleet):
+    ran = busy.merit("submit", "hello", "input=x", "--versions", "newest", "--json")
+    assert (ran.code, ran.json["error"]["field"]) == (1, "terms.demand.versions")
+    assert "write >=1.2,<2" in ran.json["error"]["message"]
+
+
 def test_submit_says_why_a_task_failed(busy: Fleet):
     ran = busy.merit("submit", "boom", "--wait", "--json", "--attempts", "1")
     assert ran.code == 1

@@ -13,6 +13,7 @@ from merit.app.control_plane import Settings
 from merit.cli import command
 from merit.cli.command import MeritCommand
 from merit.cli.main import COMMANDS, main, merit
+from merit.cli.worker import work
 from merit.sdk import channel
 from tests.merit_command import environment
 
@@ -21,7 +22,11 @@ def commands() -> Iterator[tuple[str, click.Command]]:
     for name in COMMANDS:
         found = getattr(importlib.import_module(f"merit.cli.{name}"), name)
         if isinstance(found, click.Group):
-            yield from ((f"{name} {inner}", one) for inner, one in found.commands.items())
+            context = click.Context(found)
+            for inner in found.list_commands(context):
+                one = found.get_command(context, inner)
+                assert one is not None
+                yield f"{name} {inner}", one
         else:
             yield name, found
 
@@ -55,7 +60,23 @@ def test_each_command_has_an_example_and_json(name: str, found: click.Command, c
         assert "Exit codes:" in said
 
 
-@pytest.mark.parametrize("name", ["", "task", "queue", "dead", "schedule", "journal", "lab", "bench"])
+def test_the_help_of_workers_tells_the_kinds_of_agents_apart_and_leaves_no_option_out(
+    capsys: pytest.CaptureFixture[str],
+):
+    with pytest.raises(SystemExit):
+        main(["worker", "--help"])
+    said = capsys.readouterr().out
+    for param in work.params:
+        if isinstance(param, click.Option):
+            assert said.count(f"\n  {param.opts[0]} ") == 1, param.name
+    example = said.partition("Example:")[2].split("\n  ")
+    for kind in ("hello", "--command", "--http", "hello --unary"):
+        assert any(line.startswith(f"merit worker {kind}") for line in example)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "task", "queue", "dead", "schedule", "capability", "rollout", "journal", "lab", "bench"]
+)
 def test_a_group_without_arguments_is_its_help(name: str, capsys: pytest.CaptureFixture[str]):
     said = []
     for words in (name.split(), [*name.split(), "--help"]):

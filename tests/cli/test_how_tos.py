@@ -1,6 +1,7 @@
 """The how-tos about the queue, pasted: the agents that they show are offered, their commands and programs are run."""
 
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,13 +12,17 @@ from tests.merit_command import ROOT, Fleet, Running, environment, fleet
 
 HOW_TOS = {
     "delayed-and-recurring": 0,
+    "fleet": 0,
     "following-a-task": 0,
     "idempotency": 1,
     "limits-and-pauses": 0,
+    "placement": 0,
     "priorities-and-shares": 0,
     "results-as-parameters": 0,
     "retries-and-dead-letters": 4,
+    "rollouts": 0,
     "time-outs-and-deadlines": 1,
+    "unary-workers": 0,
 }
 """With the number of their commands that end with 1, since the text is about tasks that fail and submits that are refused."""
 SHELL = """
@@ -60,7 +65,12 @@ def test_what_it_shows_works(greeting: Fleet, name: str, failing: int):
     if agents:
         module = greeting.folder / f"{name.replace('-', '_')}_agent.py"
         module.write_text("\n".join(agents))
-        worker = greeting.worker(f"for-{name}", module=str(module))
+        starts = [
+            block for language, block in blocks if language == "sh" and block.startswith(f"merit worker {module.name}")
+        ]
+        blocks = [(language, block) for language, block in blocks if block not in starts]
+        options = shlex.split(starts[0])[3:] if starts else []
+        worker = greeting.worker(f"for-{name}", *options, module=str(module))
     try:
         for language, block in blocks:
             if language == "sh":

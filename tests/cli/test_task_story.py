@@ -125,6 +125,15 @@ def test_what_was_asked_for_is_said():
         "labels": {"team": "blue"},
         "origin": "an earlier one",
         "despite_dead": True,
+        "demand": {
+            "versions": ">=1.2,<2",
+            "worker": "w7",
+            "tags": ["gpu", "zone-a"],
+            "without_tags": ["spot"],
+            "resources": {"cpu": 0.5, "memory": 2**31},
+            "strategy": "round-robin",
+            "prefers": ["zone-b"],
+        },
     }
     said = told(terms=terms, deadline="2026-11-20T12:00:00.000Z", successor="a later one")
     assert "limits      5m a run, 3 attempts" in said
@@ -132,6 +141,9 @@ def test_what_was_asked_for_is_said():
     assert "retry       3 after lost, first pause 500ms" in said
     assert "repeating   never, unless it is known not to have started" in said
     assert "only once   once" in said
+    demand = ["versions    >=1.2,<2", "on worker   w7", "with tags   gpu zone-a", "no tags     spot"]
+    demand += ["needs       cpu=0.5 memory=2Gi", "strategy    round-robin", "rather on   zone-b"]
+    assert "\n".join(demand) in said
     assert "origin      an earlier one" in said
     assert "labels      team=blue" in said
     assert "tried again as a later one" in said

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from merit.cli.values import Duration, Moment, Pair, Rate, span
+from merit.cli.values import Duration, Moment, Pair, Quantity, Rate, distinct, span
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_no_durations(text: str):
 
 @given(st.text())
 def test_whatever_is_given_is_understood_or_refused(text: str):
-    for kind in (Duration(), Moment(1), Moment(-1), Rate(), Pair("A", "B")):
+    for kind in (Duration(), Moment(1), Moment(-1), Rate(), Pair("A", "B"), Quantity()):
         with contextlib.suppress(click.BadParameter):
             kind.convert(text, None, None)
 
@@ -73,3 +73,20 @@ def test_spans(seconds: float, text: str):
 @given(st.floats(0.001, 1e9))
 def test_a_span_that_is_shown_can_be_given(seconds: float):
     assert Duration().convert(span(seconds), None, None) == pytest.approx(seconds, rel=0.05, abs=0.0006)
+
+
+def test_resources_by_name():
+    assert Quantity().convert("memory=1.5Ki", None, None) == ("memory", 1_536)
+    assert Quantity().convert("cpu=500m", None, None) == ("cpu", 0.5)
+
+
+@pytest.mark.parametrize("text", ["", "memory", "=1", "memory=", "memory=-1", "cpu=0.1m", "memory=999999999Ti"])
+def test_no_resources(text: str):
+    with pytest.raises(click.BadParameter, match=r"512Mi|thousandth|1,000,000,000,000,000"):
+        Quantity().convert(text, None, None)
+
+
+def test_what_is_given_twice_is_named():
+    assert distinct("--resource", [("cpu", 1), ("gpu", 2)]) == {"cpu": 1, "gpu": 2}
+    with pytest.raises(click.UsageError, match="--resource cpu is given twice"):
+        distinct("--resource", [("cpu", 1), ("cpu", 2)])

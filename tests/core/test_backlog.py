@@ -83,7 +83,7 @@ def test_it_gives_out_what_a_plain_list_would(data):
                 b"", "", data.draw(st.sampled_from(list(Priority))), 1, 1, (), "", now_ns, number,
                 terms=Terms(key=key) if key else None,
             )  # fmt: skip
-            backlog.push(task)
+            backlog.push(task, task.capability)
             model.push(task)
         elif step == "take":
             capability = data.draw(st.sampled_from(CAPABILITIES))
@@ -105,7 +105,7 @@ def test_it_gives_out_what_a_plain_list_would(data):
             if step == "again":
                 task.attempts = (Attempt(1, "w", 0, 0, AttemptState.FAILED),)
                 task.state = TaskState.PENDING
-                backlog.push(task)
+                backlog.push(task, task.capability)
                 model.push(task)
             else:
                 task.state = TaskState.COMPLETED
@@ -163,7 +163,7 @@ def test_accounts_of_tenants_that_come_and_go_leave_nothing_behind():
     backlog.shares.set_weight("dear", 5)
     for number in range(5_000):
         task = a_task(number, f"tenant {number}")
-        backlog.push(task)
+        backlog.push(task, task.capability)
         task.state = TaskState.CANCELED
         backlog.drop(task)
     assert len(backlog.shares.pool("add").accounts()) <= 130
@@ -175,7 +175,7 @@ def test_keys_that_come_and_go_leave_no_gates_behind():
     backlog = Backlog(AGEING_NS, gates)
     gates.set(Rule(RuleKind.KEY, "add", 1), 0)
     for number in range(10_000):
-        backlog.push(a_task(number, key=f"key {number}"))
+        backlog.push(a_task(number, key=f"key {number}"), "add")
         queue = backlog.queues["add"]
         pick = queue.pick(0)
         assert pick is not None
@@ -196,7 +196,7 @@ def test_a_closed_limit_costs_the_same_however_often_tasks_come_and_go_before_it
             gate.take(("one that runs for long",), 0)
         for number in range(1_000):
             task = a_task(number, key="k")
-            backlog.push(task)
+            backlog.push(task, task.capability)
             assert backlog.queues["add"].pick(0) is None
             task.state = TaskState.CANCELED
             backlog.drop(task)

@@ -1,5 +1,6 @@
 """Events and state as bytes: what is written can be read, of old versions too, and anything else is named."""
 
+from types import UnionType
 from typing import get_args, get_origin, get_type_hints
 
 import msgspec
@@ -21,7 +22,6 @@ from merit.core.state import State
 from merit.core.story import story, story_of_task
 from merit.model.events import Event, TaskReleased, WorkerLeft
 from merit.model.record import NO_HASH, seal
-from merit.model.tasks import RetryPolicy, Terms
 from merit.testing.builders import (
     a_machine,
     a_spec,
@@ -47,10 +47,10 @@ def built(kind):
         return st.builds(kind, **{name: built(hint) for name, hint in get_type_hints(kind).items()})
     if get_origin(kind) is tuple and get_args(kind)[-1] is ...:
         return st.lists(built(get_args(kind)[0]), max_size=3).map(tuple)
-    if kind == Terms | None:
-        return st.none() | built(Terms)
-    if kind == RetryPolicy | None:
-        return st.none() | built(RetryPolicy)
+    if get_origin(kind) is tuple:
+        return st.tuples(*map(built, get_args(kind)))
+    if isinstance(kind, UnionType):
+        return st.one_of(*map(built, get_args(kind)))
     return st.from_type(kind)
 
 

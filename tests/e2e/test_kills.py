@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from merit import AsyncClient
-from tests.merit_command import WAIT_S, Fleet, fleet, until
+from examples.inspection import foreign_agent as foreign
+from merit import AsyncClient, Options
+from tests.merit_command import WAIT_S, Fleet, Running, fleet, until
 
 COUNT = 400
 
@@ -138,3 +139,47 @@ def test_a_submit_that_was_acknowledged_survives_kill_9(made: Fleet):
     made.worker("w1")
     until(lambda: len(made.events("TaskCompleted")) == 3, "all are done")
     assert_each_completed_once(made, set(ids))
+
+
+def foreign_agent(made: Fleet, name: str) -> Running:
+    """An agent that speaks the unary contract and knows nothing else of Merit."""
+    program = Path(foreign.__file__)
+    agent = Running([str(program), "--registry", made.server, "--name", "foreign"], made.folder, name)
+    made.running.append(agent)
+    agent.says("registered", "err")
+    return agent
+
+
+async def test_kill_9_of_a_foreign_worker_and_of_the_control_plane_loses_and_doubles_nothing(made: Fleet):
+    """The agent begins a task when its stream is opened and looks twice a second how far it is, so that each kill finds it
+    with tasks that it has not told the end of."""
+    plane, agent = made.up(), foreign_agent(made, "agent-1")
+    count = 24
+    for number in range(count):
+        (made.folder / f"f{number}.txt").write_text("x\n" * number)
+    seen: dict[int, int] = {}
+    ids = set()
+    kills = ["agent", "plane", "both"]
+    async with asyncio.timeout(WAIT_S), AsyncClient(made.server) as client:
+        places = ({"root": str(made.folder), "directory": ".", "names": [f"f{n}.txt"]} for n in range(count))
+        calls = (("text_form", parameters) for parameters in places)
+        async for batch in client.batches(calls, options=Options(attempts_max=10)):
+            for handle in batch:
+                assert handle.tag not in seen
+                ids.add(handle.id)
+                seen[handle.tag] = (await handle.wait()).value["files"][0]["lf"]
+            if kills and len(seen) >= 4 * (4 - len(kills)):
+                killed = kills.pop(0)
+                if killed in ("agent", "both"):
+                    agent.kill()
+                if killed in ("plane", "both"):
+                    plane.kill()
+                    plane = await asyncio.to_thread(made.up)
+                if killed in ("agent", "both"):
+                    agent = await asyncio.to_thread(foreign_agent, made, f"agent-{killed}")
+    assert not kills
+    assert seen == {number: number for number in range(count)}
+    assert agent.stop() == 0
+    assert plane.stop() == 0
+    assert_each_completed_once(made, ids)
+    assert made.events("AttemptFailed")  # of those that the kills found under way

@@ -4,7 +4,7 @@ from itertools import pairwise
 import pytest
 
 from examples.inspection import capabilities
-from examples.inspection.findings import CAPABILITIES, CHECKSUM, FINGERPRINTS, Inspection
+from examples.inspection.findings import CAPABILITIES, CHECKSUM, CPU_BOUND, FINGERPRINTS, Inspection
 from examples.inspection.report import InspectionRun, build_report
 from examples.inspection.source import PathRefused
 from examples.inspection.tree import list_tree
@@ -33,11 +33,9 @@ async def outcome(name, root, path):
 
 def test_the_offer_is_what_the_report_expects():
     assert sorted(OFFERED) == sorted(CAPABILITIES)
-    assert {name for name, one in OFFERED.items() if one.mode == "process"} == {
-        "syntax_metrics",
-        "documentation_coverage",
-        "suspicious_constructs",
-    }
+    assert {name for name, one in OFFERED.items() if one.mode == "process"} == set(CPU_BOUND)
+    needs = {name for name, one in OFFERED.items() if one.resources == {"cpu": 1}}
+    assert needs == set(CPU_BOUND)
     assert OFFERED[FINGERPRINTS].mode == OFFERED[CHECKSUM].mode == "async"
     assert all(one.description for one in OFFERED.values())
 

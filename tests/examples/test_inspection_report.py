@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 import random
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from examples.inspection import credentials, documentation, duplicates, metrics, suspicious
-from examples.inspection.charts import DotValue, histogram, nice_ceiling, scatter, timeline
+from examples.inspection.charts import DotValue, StripValue, histogram, nice_ceiling, scatter, strips, timeline
 from examples.inspection.findings import (
     CAPABILITIES,
     CHECKSUM,
@@ -19,10 +20,14 @@ from examples.inspection.findings import (
     METRICS,
     SECRETS,
     SUSPICIOUS,
+    TEXT_FORM,
     Inspection,
+    places,
 )
+from examples.inspection.foreign_agent import forms
 from examples.inspection.report import InspectionRun, build_report, printable, render_html, summary, write_report
-from examples.inspection.tree import list_tree
+from examples.inspection.tree import list_tree, portions_of
+from examples.inspection.workload import FleetMember, member_of
 
 ANALYSES = {
     METRICS: metrics.measure,
@@ -63,6 +68,9 @@ def inspected(tmp_path_factory):
         checksum = (root / file.path).read_bytes()
         result = {"exit_code": 0, "stdout": f"{sum(checksum)} {len(checksum)} {file.path}\n", "stderr": ""}
         inspections.append(_inspection(file.path, CHECKSUM, result, number))
+    for portion in portions_of(tree):
+        result = {"files": forms(tree.root, portion.directory, portion.names)}
+        inspections.append(_inspection(portion.label, TEXT_FORM, result, 0))
     return tree, inspections
 
 
@@ -116,29 +124,67 @@ def test_the_findings_are_those_of_the_files(inspected):
     assert findings["imported"] == [{"module": "os", "files": 1}]
     assert [one["path"] for one in findings["skipped"]] == [".venv"]
     assert sum(band["functions"] for band in findings["complexity_bands"]) == 90
+    written = findings["text_forms"]
+    assert (written["files"], written["encodings"]["other"]) == (len(tree.files), 1)
+    assert written["remarkable"] == [
+        {"path": "bytes.py", "reasons": ["neither ASCII nor UTF-8", "last line without an end"]}
+    ]
 
 
 def test_the_run_tells_who_did_what(inspected):
     tree, inspections = inspected
     run = build_report(tree, inspections, InspectionRun("now", 2.0, ((0.5, "worker-1 was killed"),)))["run"]
-    assert run["tasks"] == len(tree.files) * len(CAPABILITIES)
+    assert run["tasks"] == len(tree.files) * len(CAPABILITIES) + 2 == len(places(tree))
     assert run["tasks_per_s"] == run["tasks"] / 2
     assert sum(row["tasks"] for row in run["workers"]) == run["tasks"]
-    assert [row["capability"] for row in run["capabilities"]] == sorted(CAPABILITIES)
+    assert [row["capability"] for row in run["capabilities"]] == sorted((*CAPABILITIES, TEXT_FORM))
     assert sum(run["throughput"]["tasks"]) == run["tasks"]
     assert run["attempts"] == run["tasks"] + run["tried_again"]
     assert run["incidents"] == [{"at_s": 0.5, "what": "worker-1 was killed"}]
     assert (run["failed"], run["missing_total"]) == (0, 0)
 
 
+def test_the_run_tells_how_fast_each_worker_was(inspected):
+    tree, inspections = inspected
+    members = (FleetMember("worker-0", "slow", {METRICS: 0.25}), FleetMember("worker-1", "fast"))
+    timed = [
+        dataclasses.replace(one, duration_s=0.3 if one.worker == "worker-0" else 0.02 * one.attempts)
+        for one in inspections
+    ]
+    report = build_report(tree, timed, InspectionRun("now", 2.0, members=members))
+    slow, fast = report["run"]["workers"]
+    assert [(row["worker"], row["speed"]) for row in (slow, fast)] == [("worker-0", "slow"), ("worker-1", "fast")]
+    assert slow["share"] + fast["share"] == pytest.approx(1, abs=0.001)
+    for row, mean_ms in ((slow, 300.0), (fast, 40.0)):
+        assert sum(time["tasks"] for time in row["times"]) == row["tasks"]
+        assert {time["mean_ms"] for time in row["times"]} == {mean_ms}
+    learned = {time["capability"]: time["learned_ms"] for time in slow["times"]}
+    assert (learned[METRICS], learned[SECRETS]) == (250.0, None)
+    assert "worker-0 (slow), syntax_metrics: " in render_html(report)
+
+
+def test_a_worker_is_told_by_its_tag_and_its_contract():
+    offers = [{"name": METRICS, "took_s": 0.5}, {"name": SECRETS, "took_s": None}]
+    view = {"id": "w", "contract": "SESSION", "tags": ["gpu", "speed=slow"], "capabilities": offers}
+    assert member_of(view) == FleetMember("w", "slow", {METRICS: 0.5})
+    assert member_of(view | {"contract": "UNARY", "tags": []}).speed == "foreign"
+    assert member_of(view | {"tags": []}).speed == "unknown"
+
+
 def test_failed_and_missing_tasks_are_shown_not_hidden(inspected):
     tree, inspections = inspected
     path = tree.files[0].path
+    portion = portions_of(tree)[0].label
     lost = Inspection(path, METRICS, None, error=f"worker lost {HOSTILE}", attempts=4)
     kept = [one for one in inspections if (one.path, one.capability) not in {(path, METRICS), (path, SECRETS)}]
+    kept = [one for one in kept if (one.path, one.capability) != (portion, TEXT_FORM)]
     report = build_report(tree, [*kept, lost], InspectionRun("now", 1.0))
     assert report["run"]["failures"] == [{"path": path, "capability": METRICS, "error": lost.error, "attempts": 4}]
-    assert report["run"]["missing"] == [{"path": path, "capability": SECRETS}]
+    assert report["run"]["missing"] == [
+        {"path": portion, "capability": TEXT_FORM},
+        {"path": path, "capability": SECRETS},
+    ]
+    assert report["findings"]["text_forms"]["files"] == len(tree.files) - len(portions_of(tree)[0].names)
     assert report["findings"]["modules"][0]["reason"] == "not inspected"
     page = render_html(report)
     assert "This report is not complete" in page
@@ -152,6 +198,8 @@ def test_two_outcomes_of_one_task_are_refused(inspected):
         build_report(tree, [*inspections, Inspection(inspections[0].path, inspections[0].capability, {})], run)
     with pytest.raises(ValueError, match="not in the tree"):
         build_report(tree, [*inspections, Inspection("gone.py", METRICS, {})], run)
+    with pytest.raises(ValueError, match="not in the tree"):
+        build_report(tree, [*inspections, Inspection("one.py", TEXT_FORM, {})], run)
     with pytest.raises(ValueError, match="capability: 'other'"):
         build_report(tree, [*inspections, Inspection("one.py", "other", {})], run)
 
@@ -245,7 +293,9 @@ def test_everything_drawn_is_inside_the_drawing(counts, bucket_s):
     dots = scatter([DotValue(count, count, "t", False, "n") for count in counts]).dots
     bars = histogram(counts, ["x"] * len(counts), [0] * len(counts)).bars
     line = timeline(counts, bucket_s, [(1e9, "late"), (-1.0, "early")])
-    assert all(0 <= dot.x <= 560 and 0 <= dot.y <= 300 for dot in dots)
+    stripped = strips([StripValue(f"n{count % 7}", count / 100, "t", count % 3) for count in counts])
+    assert all(0 <= dot.x <= 560 and 0 <= dot.y <= 300 for dot in (*dots, *stripped.dots))
+    assert all(0 <= tick.at <= 560 for tick in (*stripped.strips, *stripped.x_ticks))
     assert all(bar.height >= 0 and bar.y >= 0 and bar.x + bar.width <= 560 for bar in bars)
     assert all(0 <= tick.at <= 560 for tick in (*line.marks, *line.x_ticks, *line.y_ticks))
     assert len({dot.label for dot in dots if dot.label}) <= 6

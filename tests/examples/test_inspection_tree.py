@@ -6,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from examples.inspection.source import PathRefused, SourceUnreadable, decode, lexemes, locate, read_text, syntax_tree
-from examples.inspection.tree import TreeNotListed, is_test, list_tree
+from examples.inspection.tree import (
+    ListedFile,
+    SourceTree,
+    TreeNotListed,
+    is_test,
+    list_tree,
+    paths_in,
+    portions_of,
+)
 
 
 @pytest.fixture
@@ -45,6 +53,29 @@ def test_the_list_is_sorted_and_says_what_was_left_out(tree):
         "vendor": "vendored code",
     }
     assert list_tree(tree, file_bytes_max=100) == listed
+
+
+def test_portions_are_of_one_directory_and_bounded(tree):
+    listed = list_tree(tree, file_bytes_max=100)
+    assert [(one.label, one.directory, one.names) for one in portions_of(listed)] == [
+        ("./", ".", ("a.py", "b.py")),
+        ("a/", "a", ("a.py", "z.py")),
+    ]
+    assert [(one.label, one.names) for one in portions_of(listed, files_max=1)] == [
+        ("./", ("a.py",)),
+        ("a/", ("a.py",)),
+        ("a/+1", ("z.py",)),
+        ("./+1", ("b.py",)),
+    ]
+
+
+@given(st.sets(st.text("a/+1", min_size=1).map(lambda path: f"x{path}x.py".replace("//", "/")), max_size=40))
+def test_each_file_is_in_one_portion(paths):
+    made = SourceTree("/", tuple(ListedFile(path, 0) for path in sorted(paths)), ())
+    portions = portions_of(made, files_max=3)
+    assert sorted(path for portion in portions for path in paths_in(portion)) == sorted(paths)
+    assert len({portion.label for portion in portions}) == len(portions)
+    assert all(1 <= len(portion.names) <= 3 for portion in portions)
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="its file system refuses such names")

@@ -1,4 +1,4 @@
-"""The main job on a small tree: what is killed while it runs changes nothing in what it finds."""
+"""The main job on a small tree: what is killed while it runs, the foreign worker too, changes nothing in what it finds."""
 
 import json
 import signal
@@ -13,6 +13,9 @@ import pytest
 from tests.merit_command import WAIT_S, Running, environment, until
 
 FILES = 60
+FOLDERS = 20
+TASKS = 6 * (FILES + 2) + FOLDERS + 1
+"""One per file and capability, and one per folder, of which the root is one."""
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +24,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("tree")
     block = "".join(f"    value_{n} = {n} * scale + offset\n" for n in range(12))
     for number in range(FILES):
-        folder = root / f"package_{number % 4}"
+        folder = root / f"package_{number % FOLDERS}"
         folder.mkdir(exist_ok=True)
         (folder / f"module_{number}.py").write_text(
             f'"""Module {number}."""\n\nimport os\n\n\ndef function_{number}(scale, offset=[]):\n'
@@ -56,17 +59,30 @@ def test_kills_change_nothing_in_what_is_found(tree: Path, tmp_path: Path):
     (tmp_path / "calm").mkdir()
     (tmp_path / "drill").mkdir()
     calm, said = inspect(tree, tmp_path / "calm")
-    assert "372/372 tasks" in said
+    assert f"{TASKS}/{TASKS} tasks" in said
     assert str(tmp_path / "calm" / "out" / "report.html") in said.replace("\n", "")
-    assert calm["run"]["tasks"] == 6 * (FILES + 2)
+    assert calm["run"]["tasks"] == TASKS
     assert (calm["run"]["failed"], calm["run"]["missing_total"]) == (0, 0)
     assert calm["run"]["incidents"] == []
+    speeds = {row["worker"]: row["speed"] for row in calm["run"]["workers"]}
+    assert (
+        speeds.items()
+        <= {"foreign-agent": "foreign", "inspector-1": "fast", "inspector-2": "fast", "inspector-3": "slow"}.items()
+    )
+    foreign = {row["worker"]: row for row in calm["run"]["workers"]}["foreign-agent"]
+    assert [(time["capability"], time["tasks"]) for time in foreign["times"]] == [("text_form", FOLDERS + 1)]
+    assert calm["findings"]["text_forms"]["files"] == FILES + 2
+    assert calm["findings"]["text_forms"]["remarkable"][0]["path"] == "binary.py"
     assert not list((tmp_path / "calm" / ".merit" / "inspection").iterdir())
 
     drill, _ = inspect(tree, tmp_path / "drill", "--kill-drill")
     told = [one["what"] for one in drill["run"]["incidents"]]
     assert sum(what.startswith("control plane was ended by SIGKILL") for what in told) == 2
     assert sum(what.startswith("worker") and "SIGKILL" in what for what in told) == 2
+    assert sum(what.startswith("foreign worker was ended by SIGKILL") for what in told) == 2
+    assert sum(what.startswith("foreign worker started again") for what in told) == 2
+    tried_again = {row["capability"]: row["tried_again"] for row in drill["run"]["capabilities"]}
+    assert tried_again["text_form"] >= 1  # it had tasks each time that it was killed
     assert drill["run"]["tasks"] == calm["run"]["tasks"]
     assert (drill["run"]["failed"], drill["run"]["missing_total"]) == (0, 0)
     assert json.dumps(drill["findings"], sort_keys=True) == json.dumps(calm["findings"], sort_keys=True)
@@ -76,9 +92,9 @@ def test_kills_change_nothing_in_what_is_found(tree: Path, tmp_path: Path):
 def test_nothing_is_left_when_it_is_stopped(tree: Path, tmp_path: Path, number: int):
     job = Running(["-m", "examples.inspection", "--tree", str(tree), "--state", "state"], tmp_path, "job")
     try:
-        until(lambda: _attached(tmp_path / "state" / "logs" / "workers"), "both workers are there")
+        until(lambda: _attached(tmp_path / "state" / "logs"), "all workers are there")
         pids = [child.pid for child in psutil.Process(job.pid).children(recursive=True)]
-        assert len(pids) >= 3
+        assert len(pids) >= 5
         job.send(number)
         code = job.ended()
     finally:
@@ -108,7 +124,10 @@ def test_wrong_usage_is_said(tmp_path: Path):
 
 
 def _attached(logs: Path) -> bool:
-    return all((logs / name).exists() and "attached" in (logs / name).read_text() for name in ("0.log", "1.log"))
+    said = {logs / "workers" / f"{slot}.log": "attached" for slot in range(3)} | {
+        logs / "foreign" / "0.log": "registered"
+    }
+    return all(log.exists() and text in log.read_text() for log, text in said.items())
 
 
 def _lives(pid: int) -> bool:

@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from merit.model.ids import make_id
 from merit.wire.v1 import (
     dead_letters_pb2_grpc,
+    fleet_pb2_grpc,
     queues_pb2_grpc,
     schedules_pb2_grpc,
     tasks_pb2,
@@ -102,6 +103,7 @@ class Peer:
         self.queues = queues_pb2_grpc.QueuesStub(channel)
         self.dead_letters = dead_letters_pb2_grpc.DeadLettersStub(channel)
         self.schedules = schedules_pb2_grpc.SchedulesStub(channel)
+        self.fleet = fleet_pb2_grpc.FleetStub(channel)
 
     def stream(self, method: str) -> Stream:
         return Stream(self.channel.stream_stream(method)(), _ANSWERS[method])

@@ -1,18 +1,26 @@
 """A gateway before a machine without a journal: what operators ask and order, over gRPC, with every step under control."""
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from typing import Any
 
+from merit.core.explaining import Explanation
 from merit.core.machine import Machine
 from merit.gateway.blobs_service import BlobsService
 from merit.gateway.dead_letters_service import DeadLettersService
 from merit.gateway.door import Door
+from merit.gateway.explaining import CannotExplain, Reached
+from merit.gateway.fleet_service import FleetService
+from merit.gateway.gateway_worker_service import GatewayWorkerService
 from merit.gateway.queues_service import QueuesService
+from merit.gateway.registry_service import RegistryService
 from merit.gateway.schedules_service import SchedulesService
 from merit.gateway.server import GrpcServer
 from merit.gateway.streams import WorkersService
 from merit.gateway.tasks_service import TasksService
+from merit.gateway.unary.roster import UnaryWorkers
 from merit.model.commands import Command, SubmitTasks
 from merit.model.tasks import Refusal, Task, TaskSpec
 from merit.ports.cell import CellStopped
@@ -28,9 +36,10 @@ class StillCell:
     started_ns = 1
 
     def __init__(self) -> None:
-        self.machine: Machine = a_machine()
+        self.machine: Machine = a_machine(now_ns=time.time_ns())
         self.commands: list[Command] = []
         self.stopped = ""
+        self.onlookers: list[Callable[[AbstractSet[str]], None]] = []
 
     def __getattr__(self, name: str) -> Any:
         """The rest of the port is what streams use, and nothing here does."""
@@ -58,6 +67,15 @@ class StillCell:
         self.commands.append(command)
         return self.machine.handle(command, self.machine.now_ns).refusals
 
+    def watch_workers(self, told: Callable[[AbstractSet[str]], None]) -> Callable[[], None]:
+        self.onlookers.append(told)
+        return lambda: self.onlookers.remove(told)
+
+    def moved(self, *workers: str) -> None:
+        """Something has happened to these."""
+        for told in self.onlookers:
+            told(set(workers))
+
     def submit(self, *specs: TaskSpec, tenant: str = "default") -> None:
         decision = self.machine.handle(SubmitTasks(tenant, PRINCIPAL, list(specs), False), self.machine.now_ns)
         assert not decision.refusals
@@ -72,12 +90,29 @@ class StillCell:
         say(machine, worker, reports=reports, now_ns=machine.now_ns + later_ns)
 
 
+class ScriptedExplainer:
+    """Says what a test has it say, whatever it is asked."""
+
+    def __init__(self) -> None:
+        self.steps: list[Reached | Explanation | CannotExplain] = []
+        self.asked: list[tuple[Any, ...]] = []
+
+    async def explain(self, *asked: Any) -> AsyncGenerator[Reached | Explanation, None]:
+        self.asked.append(asked)
+        for step in self.steps:
+            if isinstance(step, CannotExplain):
+                raise step
+            yield step
+
+
 class Operated:
     """The cell, a connection to the gateway before it, and what the gateway finds in the journal."""
 
-    def __init__(self, cell: StillCell, peer: Peer) -> None:
+    def __init__(self, cell: StillCell, peer: Peer, explainer: ScriptedExplainer) -> None:
         self.cell = cell
         self.tasks, self.queues, self.dead, self.schedules = peer.tasks, peer.queues, peer.dead_letters, peer.schedules
+        self.fleet = peer.fleet
+        self.explainer = explainer
         self.peer = peer
         self.old: list[Task] | Exception = []
 
@@ -91,17 +126,24 @@ async def operated() -> AsyncIterator[Operated]:
             raise guest.old
         return guest.old
 
+    async def find_keys(_wanted):
+        return {}
+
+    explainer, blobs = ScriptedExplainer(), MemoryBlobs()
     door = Door(cell.state.offers, lambda digest: b"{}")
     server = GrpcServer(
         "127.0.0.1:0",
         WorkersService(cell, door),
         TasksService(cell, door, find, lambda: 0),
-        BlobsService(MemoryBlobs()),
+        BlobsService(blobs),
         QueuesService(cell),
         DeadLettersService(cell),
         SchedulesService(cell, door),
+        FleetService(cell, door, find, explainer),
+        RegistryService(cell, door, UnaryWorkers(cell, door, blobs), lambda: ""),
+        GatewayWorkerService(cell, door, blobs, find_keys, lambda: ""),
     )
     async with peer(await server.start()) as connection:
-        guest = Operated(cell, connection)
+        guest = Operated(cell, connection, explainer)
         yield guest
     await server.stop(0)

@@ -31,7 +31,7 @@ def report(**fields):
 
 def schema(document):
     data = document if isinstance(document, bytes) else json.dumps(document).encode()
-    return hello(capabilities=[Capability(name="x", version="1", input_schema=data)])
+    return hello(capabilities=[Capability(name="x", version="1.0.0", input_schema=data)])
 
 
 WORKER_VIOLATIONS = {
@@ -72,19 +72,19 @@ WORKER_VIOLATIONS = {
     "too much concurrency": ([hello(concurrency=2**32 - 1)], "hello.concurrency"),
     "no capability": ([hello(capabilities=[])], "hello.capabilities"),
     "10,000 capabilities": (
-        [hello(capabilities=[Capability(name=f"c{n}", version="1") for n in range(10_000)])],
+        [hello(capabilities=[Capability(name=f"c{n}", version="1.0.0") for n in range(10_000)])],
         "hello.capabilities",
     ),
-    "a capability twice": ([hello(capabilities=[Capability(name="x", version="1")] * 2)], "hello.capabilities"),
+    "a capability twice": ([hello(capabilities=[Capability(name="x", version="1.0.0")] * 2)], "hello.capabilities"),
     "a capability without a name": ([hello(capability="")], "hello.capabilities.name"),
     "a capability without a version": ([hello(capabilities=[Capability(name="x")])], "hello.capabilities.version"),
     "a description that is a book": (
-        [hello(capabilities=[Capability(name="x", version="1", description="x" * 70_000)])],
+        [hello(capabilities=[Capability(name="x", version="1.0.0", description="x" * 70_000)])],
         "hello.capabilities.description",
     ),
     "too many tags": ([hello(tags=["x"] * 100)], "hello.tags"),
     "too many tags of a capability": (
-        [hello(capabilities=[Capability(name="x", version="1", tags=["x"] * 100_000)])],
+        [hello(capabilities=[Capability(name="x", version="1.0.0", tags=["x"] * 100_000)])],
         "hello.capabilities.tags",
     ),
     "more attempts held than a frame may name": (
@@ -92,6 +92,7 @@ WORKER_VIOLATIONS = {
         "items",
     ),
     "70,000 reports": ([hello(), frame(reports=[Report(status=3)] * 70_000)], "items"),
+    "a version that is no semantic one": ([hello(capabilities=[Capability(name="x", version="1.0")])], "such as 1.0.0"),
     "a schema that is no JSON": ([schema(b"{")], "hello.capabilities.input_schema of x"),
     "a schema that is no schema": ([schema({"type": "integr"})], "hello.capabilities.input_schema of x"),
     "a schema that is a list": ([schema([])], "must be an object or a boolean"),

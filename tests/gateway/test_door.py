@@ -7,25 +7,35 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
+from merit.allocation.versions import matches, problem_of_range
 from merit.gateway.door import Door
 from merit.gateway.fields import BadField
 from merit.gateway.json_check import BadJson, check_json
 from merit.gateway.schemas import REASON_LENGTH_MAX, BadSchema, Schemas
+from merit.gateway.terms_check import in_normal_form
 from merit.model.frames import ClientFrame, ClientHello, Hello, Report, ReportStatus, WorkerFrame
 from merit.model.ids import is_task_id, make_id
 from merit.model.limits import (
+    AMOUNT_THOUSANDTHS_MAX,
     ATTEMPTS_MAX,
+    CONCURRENCY_MAX,
+    COST_MICROS_MAX,
     INPUTS_MAX,
     JSON_DEPTH_MAX,
     LABELS_MAX,
     LOG_LINES_MAX,
     NAME_LENGTH_MAX,
+    PREFERS_MAX,
+    RESOURCES_MAX,
     SECOND_NS,
+    TAGS_MAX,
     TIMEOUT_NS_MAX,
+    WORKER_TENANTS_MAX,
 )
-from merit.model.tasks import Failure, Priority, Progress, RetryPolicy, TaskSpec, Terms
-from merit.model.workers import Offer
+from merit.model.tasks import Demand, Failure, Priority, Progress, RetryPolicy, TaskSpec, Terms
+from merit.model.workers import Amount, Offer
 from merit.session.link import ProtocolViolation
 
 SCHEMA = (
@@ -43,6 +53,18 @@ NOW_NS = 1_700_000_000 * SECOND_NS
 ns = st.integers(-(2**63), 2**63 - 1) | st.integers(0, 10**12)
 counts = st.integers(-(2**31), 2**31 - 1) | st.integers(-1, ATTEMPTS_MAX)
 pairs = st.lists(st.tuples(st.text(max_size=3), ids | st.text(max_size=3)), max_size=3).map(tuple)
+amounts = st.lists(st.builds(Amount, st.sampled_from(["cpu", "gpu", ""]), ns), max_size=3).map(tuple)
+tags = st.lists(st.sampled_from(["a", "b", "c", ""]), max_size=3).map(tuple)
+demands = st.builds(
+    Demand,
+    st.sampled_from(["", ">=1.2,<2", "latest"]) | st.text(max_size=210),
+    st.text(max_size=210),
+    tags,
+    tags,
+    amounts,
+    st.text(max_size=210),
+    tags,
+)
 terms = st.builds(
     Terms,
     not_before_ns=ns,
@@ -57,6 +79,7 @@ terms = st.builds(
     labels=pairs,
     origin=st.just("") | st.text(max_size=3),
     schedule=st.just("") | st.text(max_size=3),
+    demand=st.none() | demands,
 )
 specs = st.builds(
     TaskSpec,
@@ -100,8 +123,14 @@ def test_what_passes_is_in_order_and_what_does_not_is_refused_by_field(tasks, gr
             assert {task_id for _, task_id in spec.terms.inputs} <= set(spec.after)
             assert not spec.terms.origin
             assert not spec.terms.schedule
+            if spec.terms.demand is not None:
+                demand = spec.terms.demand
+                assert problem_of_range(demand.versions) is None
+                assert not set(demand.tags) & set(demand.without_tags)
+                assert all(amount.name and amount.thousandths >= 0 for amount in demand.resources)
+        assert in_normal_form(spec) == spec
     for group in frame.groups:
-        assert group in groups
+        assert group in [[in_normal_form(spec) for spec in given] for given in groups]
     for refusal in refusals:
         assert refusal.field
         assert refusal.reason
@@ -165,6 +194,43 @@ BAD_TERMS: dict[str, tuple[dict[str, Any], str]] = {
     "somebody else's origin": ({"terms": Terms(origin=ONE)}, "terms.origin"),
     "somebody else's schedule": ({"terms": Terms(schedule="s")}, "terms.schedule"),
 }
+BAD_DEMANDS: dict[str, tuple[Demand, str, str]] = {
+    "no range of versions": (Demand(versions="newest"), "versions", "write >=1.2,<2"),
+    "a range as long as a book": (Demand(versions=">=1," * 1_000), "versions", "200 at most"),
+    "a worker with a long name": (Demand(worker="x" * 201), "worker_id", "200"),
+    "a worker with controls": (Demand(worker="a\0"), "worker_id", "control"),
+    "a strategy with a long name": (Demand(strategy="x" * 201), "strategy", "200"),
+    "too many tags": (Demand(tags=tuple(map(str, range(TAGS_MAX + 1)))), "tags", "more than 64"),
+    "an empty tag": (Demand(tags=("",)), "tags", "1 to 200"),
+    "a tag twice": (Demand(tags=("a", "a")), "tags", "'a' stands twice"),
+    "too many tags not to have": (Demand(without_tags=tuple(map(str, range(65)))), "without_tags", "more than 64"),
+    "a tag not to have twice": (Demand(without_tags=("a", "a")), "without_tags", "'a' stands twice"),
+    "a tag to have and not to have": (Demand(tags=("a",), without_tags=("a",)), "without_tags", "could never run"),
+    "too many resources": (
+        Demand(resources=tuple(Amount(str(number), 1) for number in range(RESOURCES_MAX + 1))),
+        "resources",
+        "more than 16",
+    ),
+    "a resource without a name": (Demand(resources=(Amount("", 1),)), "resources", "1 to 200"),
+    "a resource twice": (Demand(resources=(Amount("gpu", 1), Amount("gpu", 2))), "resources", "'gpu' stands twice"),
+    "less than nothing": (Demand(resources=(Amount("gpu", -1),)), "resources", "-1 thousandths of gpu"),
+    "more than there is": (
+        Demand(resources=(Amount("gpu", AMOUNT_THOUSANDTHS_MAX + 1),)),
+        "resources",
+        "thousandths of gpu are not 0 to",
+    ),
+    "too many preferences": (Demand(prefers=tuple(map(str, range(PREFERS_MAX + 1)))), "prefers", "more than 16"),
+    "a preference twice": (Demand(prefers=("a", "a")), "prefers", "'a' stands twice"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_DEMANDS)
+def test_bad_demands_are_refused_by_field(kind):
+    demand, field, reason = BAD_DEMANDS[kind]
+    (refusal,) = door().client_frame(ClientFrame(tasks=[a_task(terms=Terms(demand=demand))]))
+    assert (refusal.code, refusal.field) == ("invalid", f"terms.demand.{field}")
+    assert reason in refusal.reason
+    assert len(refusal.reason) < 500
 
 
 @pytest.mark.parametrize("kind", BAD_TERMS)
@@ -194,12 +260,64 @@ def test_what_is_asked_for_beyond_the_usual_passes():
                     (("a", ONE), ("b", ONE), ("c", OTHER)),
                     True,
                     (("team", "red"), ("empty", "")),
+                    demand=Demand(
+                        ">=1.2, <2",
+                        "worker-1",
+                        ("gpu", "zone-a"),
+                        ("spot",),
+                        (Amount("cpu", 500), Amount("gpu", 0)),
+                        "two-choices",
+                        ("zone-a",),
+                    ),
                 ),
             )
         ]
     )
     assert door().client_frame(frame) == []
     assert len(frame.tasks) == 1
+
+
+SPELLINGS: dict[str, tuple[Demand | None, list[Demand | None]]] = {
+    "versions": (Demand(">=1.2,<2"), [Demand("<2,>=1.2"), Demand(" >= 1.2 , < 2"), Demand(">=1.2,*,<2")]),
+    "tags": (Demand(tags=("a", "b"), without_tags=("c", "d")), [Demand(tags=("b", "a"), without_tags=("d", "c"))]),
+    "resources": (
+        Demand(resources=(Amount("cpu", 1), Amount("gpu", 0))),
+        [Demand(resources=(Amount("gpu", 0), Amount("cpu", 1)))],
+    ),
+    "nothing": (None, [None, Demand(), Demand("*"), Demand(" "), Demand("==*, *")]),
+}
+
+
+@pytest.mark.parametrize("kind", SPELLINGS)
+def test_what_asks_the_same_of_a_worker_is_the_same_from_here_on(kind):
+    asked, spellings = SPELLINGS[kind]
+    for spelling in [asked, *spellings]:
+        spec = a_task(terms=Terms(key="k", demand=spelling))
+        frame = ClientFrame(tasks=[spec], groups=[[spec]])
+        assert door().client_frame(frame) == []
+        for passed in (*frame.tasks, *frame.groups[0], door().template(replace(spec, id=""))):
+            assert passed.terms == Terms(key="k", demand=asked)
+
+
+def test_where_it_would_rather_be_done_keeps_its_order():
+    spec = a_task(terms=Terms(demand=Demand(prefers=("z", "a"))))
+    assert in_normal_form(spec) == spec
+
+
+@given(demands)
+def test_the_normal_form_says_the_same(demand):
+    spec = a_task(terms=Terms(demand=demand))
+    if door().client_frame(ClientFrame(tasks=[spec])):
+        return
+    made = in_normal_form(spec)
+    assert in_normal_form(made) == made
+    assert made.terms is not None
+    other = made.terms.demand or Demand()
+    for version in ("1.0.0", "1.2.0", "2.0.0-rc.1", "2.1.0", "none"):
+        assert matches(other.versions, version) == matches(demand.versions, version)
+    assert (other.worker, other.strategy, other.prefers) == (demand.worker, demand.strategy, demand.prefers)
+    for field in ("tags", "without_tags", "resources"):
+        assert sorted(getattr(other, field)) == sorted(getattr(demand, field))
 
 
 def test_what_passed_once_passes_when_it_is_said_again_later():
@@ -235,6 +353,7 @@ def test_only_tasks_can_be_followed():
         ({"capability": ""}, "capability"),
         ({"capability": "known", "parameters": b'{"n": "1"}'}, "parameters.n"),
         ({"run_timeout_ns": -1}, "run_timeout_ns"),
+        ({"terms": Terms(demand=Demand(versions="newest"))}, "terms.demand.versions"),
     ],
 )
 def test_a_template_is_checked_like_a_task_and_has_nothing_that_only_one_task_can_have(fields, field):
@@ -244,7 +363,7 @@ def test_a_template_is_checked_like_a_task_and_has_nothing_that_only_one_task_ca
 
 
 def test_a_template_passes():
-    door().template(TaskSpec("", "known", b'{"n": 1}', terms=Terms(labels=(("a", "b"),), key="k")))
+    door().template(TaskSpec("", "known", b'{"n": 1}', terms=Terms(labels=(("a", "b"),), key="k", demand=Demand("^1"))))
 
 
 hellos = st.builds(
@@ -253,9 +372,25 @@ hellos = st.builds(
     st.text(max_size=5),
     st.integers(0, 3),
     st.lists(
-        st.builds(Offer, st.text(max_size=3), st.text(max_size=3), st.text(max_size=3), jsons, jsons), max_size=3
+        st.builds(
+            Offer,
+            st.text(max_size=3),
+            st.just("1.0.0") | st.text(max_size=3),
+            st.text(max_size=3),
+            jsons,
+            jsons,
+            tags,
+            resources=amounts,
+            cost_micros=ns,
+            preference_permille=st.integers(-1, 1_001),
+            requires=tags,
+        ),
+        max_size=3,
     ).map(tuple),
     st.integers(0, 2**32 - 1),
+    tags=tags,
+    capacity=amounts,
+    tenants=tags,
 )
 reports = st.builds(
     Report,
@@ -308,10 +443,64 @@ def test_a_note_of_progress_that_cannot_be_ends_the_stream(note):
         door().worker_frame(WorkerFrame(progress=[note]))
 
 
-def test_a_heartbeat_below_nothing_ends_the_stream():
-    hello = Hello("w", "b", 1, (Offer("c", heartbeat_timeout_ns=-1),), 1)
-    with pytest.raises(ProtocolViolation, match="heartbeat_timeout_ns of c"):
+@pytest.mark.parametrize(
+    ("fields", "field", "reason"),
+    [
+        ({"heartbeat_timeout_ns": -1}, "heartbeat_timeout_ns of c", "-1"),
+        ({"version": "1.0"}, "version of c", "'1.0' is no semantic version; write three numbers, such as 1.0.0"),
+        ({"version": "9" * 1_000_000}, "version of c", "such as 1.0.0"),
+        ({"resources": (Amount("gpu", -1),)}, "resources of c", "-1 thousandths of gpu"),
+        ({"resources": (Amount("gpu", 1), Amount("gpu", 1))}, "resources of c", "twice"),
+        ({"concurrency_max": CONCURRENCY_MAX + 1}, "concurrency_max of c", "10,001"),
+        ({"cost_micros": -1}, "cost_micros of c", "-1"),
+        ({"cost_micros": COST_MICROS_MAX + 1}, "cost_micros of c", "not between"),
+        ({"preference_permille": 1_001}, "preference_permille of c", "1,001 is not between 0 and 1,000"),
+        ({"requires": ("",)}, "requires of c", "1 to 200"),
+        ({"requires": ("x",) * (TAGS_MAX + 1)}, "requires of c", "more than 64"),
+    ],
+)
+def test_an_offer_that_cannot_be_ends_the_stream_for_good(fields, field, reason):
+    hello = Hello("w", "b", 1, (Offer("c", **fields),), 1)
+    with pytest.raises(ProtocolViolation) as raised:
         door().worker_frame(WorkerFrame(hello=hello))
+    assert raised.value.permanent
+    assert str(raised.value).startswith(f"hello.capabilities.{field}: ")
+    assert reason in str(raised.value)
+    assert len(str(raised.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"capacity": (Amount("cpu", -1),)}, "hello.capacity"),
+        ({"capacity": tuple(Amount(str(number), 1) for number in range(17))}, "hello.capacity"),
+        ({"capacity": (Amount("x" * 201, 1),)}, "hello.capacity"),
+        ({"tenants": ("",)}, "hello.tenants"),
+        ({"tenants": ("grün",)}, "hello.tenants"),
+        ({"tenants": ("t",) * (WORKER_TENANTS_MAX + 1)}, "hello.tenants"),
+        ({"tags": ("",)}, "hello.tags"),
+    ],
+)
+def test_a_worker_that_cannot_be_is_refused_for_good(fields, field):
+    with pytest.raises(ProtocolViolation) as raised:
+        door().worker_frame(WorkerFrame(hello=Hello("w", "b", 1, (Offer("c"),), 1, **fields)))
+    assert raised.value.permanent
+    assert str(raised.value).startswith(f"{field}: ")
+
+
+def test_a_worker_may_say_all_that_there_is_to_say():
+    offer = Offer(
+        "c",
+        "2.1.0-rc.1+5",
+        resources=(Amount("cpu", 500), Amount("licence", AMOUNT_THOUSANDTHS_MAX)),
+        concurrency_max=CONCURRENCY_MAX,
+        cost_micros=COST_MICROS_MAX,
+        preference_permille=1_000,
+        stateful=True,
+        requires=("ffmpeg 6", "https://example.org/api"),
+    )
+    hello = Hello("w", "b", 1, (offer,), 1, (), ("zone-a",), (Amount("cpu", 4_000),), ("acme", "other"))
+    door().worker_frame(WorkerFrame(hello=hello))
 
 
 @given(st.binary(max_size=40) | values.map(msgspec.json.encode))

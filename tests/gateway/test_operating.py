@@ -11,7 +11,7 @@ from merit.model.commands import PlanSchedule
 from merit.model.limits import SECOND_NS
 from merit.model.record import JournalError
 from merit.model.rules import RuleKind
-from merit.model.tasks import TaskState, Terms
+from merit.model.tasks import Demand, TaskState, Terms
 from merit.testing.builders import a_spec, an_id, attach, say
 from merit.wire.v1 import dead_letters_pb2, queues_pb2, schedules_pb2, tasks_pb2
 from tests.gateway.hostile import CLIENT, new_id
@@ -367,6 +367,14 @@ def a_schedule(**fields):
 
 async def set_schedule(plane, schedule, **call):
     return await plane.schedules.SetSchedule(schedules_pb2.SetScheduleRequest(schedule=schedule), **call)
+
+
+async def test_what_a_schedule_asks_of_workers_is_kept_in_one_spelling(plane):
+    schedule = a_schedule()
+    schedule.template.terms.demand.versions = "< 2, >=1.0"
+    await set_schedule(plane, schedule)
+    terms = plane.cell.state.schedules["nightly"].schedule.template.terms
+    assert terms.demand == Demand(versions=">=1.0,<2")
 
 
 async def test_a_schedule_is_set_listed_run_and_removed(plane):

@@ -7,35 +7,52 @@ python -m tests.histories.record --digests  after FOLD_VERSION went up: give the
 import json
 import sys
 from base64 import b64encode
+from typing import Any
+
+from msgspec.structs import replace
 
 from merit.core.codec import FOLD_VERSION, encode_event, state_digest
 from merit.model.commands import (
     Allocate,
+    DrainWorker,
+    EndRollout,
     FollowUp,
     PauseQueue,
+    PauseWorker,
     PlanSchedule,
     PurgeDead,
+    RegisterWorker,
     RemoveSchedule,
+    RemoveWorker,
     ResumeQueue,
+    ResumeWorker,
     RetryDead,
     RunSchedule,
+    SetAdmission,
+    SetAllocation,
     SetRule,
     SetSchedule,
     SetTenant,
+    StartRollout,
     SubmitTasks,
+    TellWorker,
 )
+from merit.model.fleet import Admission, Allocation, Probe, Weight
 from merit.model.limits import MILLISECOND_NS, SECOND_NS, Limits
 from merit.model.record import Tail, after, encode_record, seal
 from merit.model.rules import Rule, RuleKind, TenantTerms
 from merit.model.schedules import Schedule
-from merit.model.tasks import Priority, Terms
+from merit.model.tasks import Demand, Priority, Terms
+from merit.model.workers import Registration
 from merit.testing.builders import (
     PRINCIPAL,
     START_NS,
     TENANT,
     a_machine,
     a_spec,
+    amounts,
     an_id,
+    an_offer,
     attach,
     cancel,
     completed,
@@ -249,8 +266,67 @@ def queue():
     return run
 
 
+def fleet():
+    """Operators, demands, strategies, probes, a rollout, homes of keys, resources, a worker that is kept free."""
+    run = Recorder(Limits(patience_ns=2 * SECOND_NS, homes_max=2, profiles_max=6, grace_ns=SECOND_NS))
+    told = lambda kind, *fields: run.keep(run.machine.handle(kind(TENANT, PRINCIPAL, *fields), run.now_ns).events)  # noqa: E731  (a word of this history)
+    long: dict[str, Any] = {"timeout_ns": 3_600 * SECOND_NS, "run_timeout_ns": 600 * SECOND_NS}
+    told(SetAdmission, Admission("probed", (Probe(b"{}", b'"done"'),)))
+    told(SetAllocation, Allocation("", "round-robin"))
+    told(SetAllocation, Allocation("echo", "weighted", (Weight("cost", 900),)))
+    unary = Registration("calc", "calc.example:50051", "1.0.0", (an_offer("probed"),), 2)
+    told(RegisterWorker, "unary", unary)
+    echo = an_offer(resources=amounts(cpu=1), cost_micros=5, stateful=True)
+    run.tell(attach, "w1", offers=[echo], granted=100, capacity=amounts(cpu=4), tags=["near"])
+    run.tell(
+        attach, "w2", offers=[replace(echo, version="2.0.0")], granted=100, capacity=amounts(cpu=2), tenants=["zoe"]
+    )
+    run.tell(attach, "unary", offers=[an_offer("probed", concurrency_max=1)], granted=100)
+    run.tell(attach, "wrong", offers=[an_offer("probed")], granted=100)
+    run.bind()
+    for worker, report in (("unary", completed), ("wrong", failed)):
+        ((task, number),) = run.machine.state.workers[worker].attempts.items()
+        run.tell(say, worker, reports=[replace(report(1, number), task=task)])
+    told(StartRollout, "echo", "2.0.0", 500)
+    demand = Demand(tags=("near",), prefers=("far",), strategy="two-choices")
+    run.tell(
+        submit, *(a_spec(n, terms=Terms(key=f"k{n % 3}", demand=demand if n % 2 else None), **long) for n in range(6))
+    )
+    run.tell(submit, *(a_spec(10 + n, **long) for n in range(4)), tenant="zoe")
+    run.tell(submit, a_spec(20, "probed"), a_spec(21, "probed", terms=Terms(demand=Demand(worker="w1"))))
+    run.bind()
+    told(StartRollout, "echo", "2.0.0", 250)
+    whole = Demand(worker="w1", resources=amounts(cpu=4))
+    run.tell(submit, a_spec(30, terms=Terms(demand=whole), **long), a_spec(31, **long))
+    run.wait(3 * SECOND_NS)
+    for turn in range(4):
+        for worker in ("w1", "w2"):
+            held = run.machine.state.workers[worker].attempts.items()
+            reports = [replace(completed(1, n, wall_ns=SECOND_NS), task=task) for task, n in held]
+            run.tell(say, worker, reports=reports[: 2 + turn])
+        run.bind()
+    told(EndRollout, "echo", True)
+    told(TellWorker, "w1", "RESET")
+    told(TellWorker, "w1", "UPDATE_CONFIG")
+    run.tell(say, "w1", heard=1)
+    told(PauseWorker, "w1", "for a look")
+    told(ResumeWorker, "wrong")
+    told(SetAllocation, Allocation("echo", ""))
+    run.lead_anew()
+    run.tell(attach, "w1", boot="boot-2", offers=[echo], granted=100)
+    told(ResumeWorker, "w1")
+    told(DrainWorker, "w2")
+    told(RemoveWorker, "unary", "it is replaced")
+    told(EndRollout, "echo", False)
+    told(SetAdmission, Admission("probed"))
+    run.tell(submit, *(a_spec(40 + n, **long) for n in range(3)))
+    run.bind()
+    run.wait(5 * SECOND_NS)
+    return run
+
+
 def main():
-    for scenario in (plain, retries, cancels, dependencies, restarts, priorities, queue):
+    for scenario in (plain, retries, cancels, dependencies, restarts, priorities, queue, fleet):
         path = HERE / f"{scenario.__name__}.json"
         if path.exists():
             history = json.loads(path.read_text())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from merit.allocation.least_loaded import LeastLoaded
+from merit.allocation.catalogue import BUILT_IN
 from merit.core.machine import Machine
 from merit.core.state import State
 from merit.kernel.kernel import Kernel
@@ -19,7 +19,7 @@ LIMITS = Limits(stale_ns=30 * SECOND_NS, beat_ns=10 * SECOND_NS)
 
 @pytest.mark.parametrize("beats", [True, False])
 def test_a_worker_with_nothing_to_say_lives_by_its_beats(beats):
-    kernel = Kernel("cell", Machine(State(), LeastLoaded(), LIMITS), Tail(1, Tail().last_hash, 1), "l", Quarantine())
+    kernel = Kernel("cell", Machine(State(), BUILT_IN, LIMITS), Tail(1, Tail().last_hash, 1), "l", Quarantine())
     worker, end = WorkerEnd("w1", "b1", (an_offer(),), 2), CellEnd()
 
     def turn(now_ns):
@@ -48,7 +48,7 @@ def test_a_worker_with_nothing_to_say_lives_by_its_beats(beats):
 
 
 def test_after_a_stop_of_the_cell_a_silent_worker_is_given_time():
-    kernel = Kernel("cell", Machine(State(), LeastLoaded(), LIMITS), Tail(1, Tail().last_hash, 1), "l", Quarantine())
+    kernel = Kernel("cell", Machine(State(), BUILT_IN, LIMITS), Tail(1, Tail().last_hash, 1), "l", Quarantine())
     worker, end = WorkerEnd("w1", "b1", (an_offer(),), 2), CellEnd()
     worker.connect()
     kernel.worker_frame(end, worker.frame() or WorkerFrame())

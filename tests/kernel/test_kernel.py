@@ -2,7 +2,7 @@
 
 import pytest
 
-from merit.allocation.least_loaded import LeastLoaded
+from merit.allocation.catalogue import BUILT_IN
 from merit.core import machine as machine_module
 from merit.core.codec import decode_event, fold
 from merit.core.invariants import check
@@ -52,7 +52,7 @@ class Cell:
             tail = verify(record, tail)
             fold(state, record)
         self.tail = tail
-        machine = machine_module.Machine(state, LeastLoaded(), self.limits)
+        machine = machine_module.Machine(state, BUILT_IN, self.limits)
         tail = Tail(tail.next, tail.last_hash, tail.epoch + 1)
         self.kernel = Kernel("cell", machine, tail, "leader", quarantine)
         self.streams = {}
@@ -464,7 +464,7 @@ def test_what_stopped_the_cell_is_set_aside_and_the_rest_of_the_world_goes_on(wh
         with pytest.raises(Stopped, match="OverflowError") as stopped:
             cell.step()
     else:
-        monkeypatch.setattr("merit.core.allocating._assign", lambda desk, task, worker: 1 // 0)
+        monkeypatch.setattr("merit.core.allocating._assign", lambda desk, line, task, worker: 1 // 0)
         cell.turn()
         worker = WorkerPeer(cell)
         with pytest.raises(Stopped, match="ZeroDivisionError") as stopped:

@@ -15,7 +15,6 @@ from merit.lab.bench.delayed import Lateness
 from merit.lab.bench.figures import Figure, percentile
 from merit.lab.bench.fleet import Fleet, FleetFailed, cpu_s, fine_cpu_s
 from merit.lab.bench.hot_tenant import Starts
-from merit.lab.bench.limit_costs import cost_pct
 from merit.model.frames import Settled
 from merit.model.tasks import TaskState
 
@@ -60,6 +59,34 @@ SIZES = {
         "--workers",
         "1",
     ],
+    "fleet": [
+        "--trace-tasks",
+        "60",
+        "--virtual-workers",
+        "3",
+        "--strategy-pairs",
+        "1",
+        "--strategy-tasks",
+        "40",
+        "--scale-pairs",
+        "1",
+        "--scale-pair-tasks",
+        "20",
+        "--busy-workers",
+        "2",
+        "--idle-workers",
+        "20",
+        "--waiting-few",
+        "100",
+        "--unary-workers",
+        "3",
+        "--unary-tasks",
+        "24",
+        "--unary-nap",
+        "0.01",
+        "--workers",
+        "1",
+    ],
 }
 NAMES = {
     "throughput": {"tasks_per_s_50", "tasks_per_s_100", "tasks_per_s", "cpu_s_per_1k", "lost", "duplicated", "rss_mb"},
@@ -68,6 +95,7 @@ NAMES = {
     "recovery": {"over_ideal", "lost", "duplicated", "restart_1m_events_s", "fold_events_per_s"},
     "scale": {"waiting_cost_ratio", "workers_cost_ratio", "bytes_per_waiting_task", "bytes_per_idle_worker"},
     "queue": {"hot_tenant_ratio", "limits_cost_pct", "limits_cost_pct_all", "timer_p99_ms", "timer_early"},
+    "fleet": {"strategy_cost_pct", "strategy_scale_ratio", "default_vs_central", "unary_share", "unary_lost"},
 }
 
 
@@ -84,12 +112,15 @@ def test_a_benchmark_says_its_figures(name: str, tmp_path: Path):
     figures = {figure["name"]: figure for figure in said["figures"]}
     assert figures.keys() >= NAMES[name]
     assert all(figure.keys() == {"name", "value", "unit", "bar", "ok"} for figure in figures.values())
-    for never in {"lost", "duplicated"} & figures.keys():
+    for never in {"lost", "duplicated", "unary_lost"} & figures.keys():
         assert figures[never] == {"name": never, "value": 0, "unit": "tasks", "bar": 0, "ok": True}
     if name == "queue":
         assert figures["timer_early"]["value"] == 0
         assert figures["timer_p99_ms"]["value"] >= figures["timer_p50_ms"]["value"] > 0
         assert figures["idle_start_ms"]["value"] > 9 * 20, "nine tasks go before the last"
+    if name == "fleet":
+        assert figures["default_vs_central"]["unit"] == "×, synthetic trace"
+        assert 0 < figures["unary_share"]["value"] <= 1
     assert said["machine"].keys() >= {"fsync_p50_ms", "fsync_p99_ms", "grpc_echo_p50_ms", "grpc_echoes_per_s", "cpus"}
     assert list(tmp_path.iterdir()) == [], "everything is removed"
 
@@ -122,11 +153,6 @@ def test_what_never_came_is_no_number_and_misses_its_bar():
 
 def test_the_ratio_is_that_of_the_medians():
     assert Starts([1.0, 9.0, 2.0], [3.0, 0.1, 99.0]).ratio == 1.5
-
-
-def test_a_limit_costs_the_median_of_its_pairs():
-    assert cost_pct([(103.0, 100.0), (210.0, 200.0), (1.0, 50.0)]) == pytest.approx(3)
-    assert cost_pct([(100.0, 100.0), (110.0, 100.0)]) == pytest.approx(5)
 
 
 def test_lateness_counts_from_the_time_of_each_task():

@@ -54,6 +54,25 @@ async def test_one_that_dies_is_started_again_and_all_end_with_the_pool():
     assert "SIGKILL" in str(died[0])
 
 
+async def test_one_that_was_told_to_leave_is_not_started_again(tmp_path: Path):
+    leaver = "import pathlib, time\nwhile not pathlib.Path(__import__('sys').argv[1]).exists():\n    time.sleep(0.01)"
+    news: list[PoolNews] = []
+    pool = LocalPool(
+        lambda slot: [*python(leaver)(slot)[:-1], str(tmp_path / str(slot))], 2, news=news.append, done_codes=(0,)
+    )
+    running = asyncio.create_task(pool.run())
+    await eventually(lambda: len(pool.pids) == 2)
+    (tmp_path / "0").touch()
+    await eventually(lambda: list(pool.pids) == [1])
+    assert not running.done()
+    (tmp_path / "1").touch()
+    await asyncio.wait_for(running, WAIT_S)
+    assert [(item.slot, item.code, item.unexpected) for item in news if item.code is not None] == [
+        (0, 0, False),
+        (1, 0, False),
+    ]
+
+
 async def test_back_off_doubles():
     news: list[PoolNews] = []
     pool = LocalPool(python("raise SystemExit(1)"), 1, news=news.append)
@@ -66,9 +85,26 @@ async def test_back_off_doubles():
         assert 0.1 * 2**place <= wait_s <= 0.2 * 2**place
 
 
-async def test_wrong_usage_is_not_tried_again(tmp_path: Path):
-    pool = LocalPool(lambda slot: python("raise SystemExit(2)" if slot else SLEEPER)(slot), 2, folder=tmp_path)
-    with pytest.raises(PoolGaveUp, match="exit code 2"):
+async def test_one_that_cannot_work_is_not_tried_again_and_the_others_go_on(tmp_path: Path):
+    news: list[PoolNews] = []
+    pool = LocalPool(
+        lambda slot: python("raise SystemExit(2)" if slot else SLEEPER)(slot), 2, folder=tmp_path, news=news.append
+    )
+    running = asyncio.create_task(pool.run())
+    await eventually(lambda: any(item.cannot_work for item in news))
+    assert list(pool.pids) == [0]
+    assert not running.done()
+    assert [(item.slot, item.code) for item in news if item.unexpected] == [(1, 2)]
+    assert "exit code 2: it cannot work" in str(news[-1])
+    pool.stop()
+    await asyncio.wait_for(running, WAIT_S)
+    assert pool.pids == {}
+    assert sum(item.code is None for item in news) == 2
+
+
+async def test_a_pool_of_which_none_can_work_gives_up(tmp_path: Path):
+    pool = LocalPool(python("raise SystemExit(2)"), 2, folder=tmp_path)
+    with pytest.raises(PoolGaveUp, match="exit code 2: it cannot work"):
         await asyncio.wait_for(pool.run(), WAIT_S)
     assert pool.pids == {}
 

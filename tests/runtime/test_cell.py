@@ -3,7 +3,7 @@
 import asyncio
 from types import SimpleNamespace
 
-from merit.allocation.least_loaded import LeastLoaded
+from merit.allocation.catalogue import BUILT_IN
 from merit.core.machine import Machine
 from merit.core.state import State
 from merit.kernel.quarantine import Quarantine
@@ -42,7 +42,7 @@ async def test_a_cell_that_was_stopped_in_the_middle_of_its_work_hears_the_worke
     journal = MemoryJournal(MemoryDisk("cell"))
     limits = Limits(stale_ns=30 * SECOND_NS)
     cell = CellLoop(
-        Machine(State(), LeastLoaded(), limits),
+        Machine(State(), BUILT_IN, limits),
         journal,
         journal.lead("leader", START_NS),
         "leader",

@@ -15,6 +15,7 @@ from merit.session.server_end import ServerEnd
 from merit.wire.frames import decode_client_frame, encode_server_frame
 from merit.wire.v1 import (
     dead_letters_pb2_grpc,
+    fleet_pb2_grpc,
     queues_pb2_grpc,
     schedules_pb2_grpc,
     tasks_pb2_grpc,
@@ -107,6 +108,10 @@ class ScriptedPlane:
                 await self.changed.wait()
 
 
+_STREAMS = ("WatchWorkers", "ExplainTask")
+"""Calls with many answers."""
+
+
 def tenant(context: Any) -> str:
     """What the metadata of a call says."""
     return str(dict(context.invocation_metadata()).get("merit-tenant", ""))
@@ -123,6 +128,7 @@ def _add_services(plane: ScriptedPlane, server: grpc.aio.Server) -> None:
         (queues_pb2_grpc, "Queues"),
         (dead_letters_pb2_grpc, "DeadLetters"),
         (schedules_pb2_grpc, "Schedules"),
+        (fleet_pb2_grpc, "Fleet"),
     ):
         base = getattr(module, f"{name}Servicer")
         calls = [call for call in vars(base) if not call.startswith("_") and call != "Session"]
@@ -137,7 +143,17 @@ def _add_services(plane: ScriptedPlane, server: grpc.aio.Server) -> None:
 
             return answer
 
-        members = {call: answering(call) for call in calls}
+        def answering_more(call: str) -> Any:
+            async def answers(_self: Any, request: Any, context: Any) -> AsyncIterator[Any]:
+                plane.asked.append((call, request, tenant(context)))
+                for made in plane.answers[call](request):
+                    if isinstance(made, tuple):
+                        await context.abort(*made)
+                    yield made
+
+            return answers
+
+        members = {call: (answering_more if call in _STREAMS else answering)(call) for call in calls}
         if name == "Tasks":
             members["Session"] = session
         servicer = type(f"Scripted{name}", (base,), members)()

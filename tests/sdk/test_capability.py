@@ -1,10 +1,16 @@
 import asyncio
 import pickle
+import re
 import types
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from merit.sdk.capability import Capability, capabilities_of, capability, declared, find
+from merit.allocation.versions import problem_of_version
+from merit.model.workers import Amount, Offer
+from merit.sdk.capability import VERSION, Capability, capabilities_of, capability, declared, find
 from merit.sdk.schema import CapabilityError
 
 
@@ -50,6 +56,52 @@ def test_what_is_declared_is_what_the_fleet_sees():
     assert {words, shout, square} <= set(declared())
 
 
+def test_an_offer_is_what_was_declared_in_the_units_of_the_model():
+    def render(scene: int) -> str:
+        return str(scene)
+
+    declared_so = capability(
+        name="render",
+        version="2.1.0",
+        resources={"memory": "512Mi", "cpu": 0.5},
+        concurrency=2,
+        cost=0.25,
+        preference=0.8,
+        stateful=True,
+        requires=["blender 4"],
+        tags=["gpu"],
+        safe_to_repeat=False,
+        heartbeat_timeout_s=1.5,
+    )(render)
+    offer = declared_so.offer
+    assert offer == Offer(
+        "render",
+        "2.1.0",
+        "",
+        msgspec.json.encode(declared_so.input_schema),
+        msgspec.json.encode(declared_so.output_schema),
+        ("gpu",),
+        False,
+        1_500_000_000,
+        (Amount("cpu", 500), Amount("memory", 512 * 2**20 * 1_000)),
+        2,
+        250_000,
+        800,
+        True,
+        ("blender 4",),
+    )
+    plain = words.offer
+    assert plain == Offer("words", "1.0.0", words.description, plain.input_schema, plain.output_schema)
+
+
+@given(
+    st.from_regex(re.compile(r"[0-9]{1,2}\.[0-9]{1,2}\.[0-9]{1,2}(-[0-9a-z.\-]{1,6})?(\+[0-9a-z.\-]{1,6})?", re.ASCII))
+    | st.text("0123456789.-+ab\n٣", max_size=10)
+)
+def test_what_is_declared_as_a_version_is_one_to_the_control_plane(version):
+    assert (VERSION.fullmatch(version) is not None) == (problem_of_version(version) is None)
+
+
 def test_a_modules_capabilities_are_found_in_order():
     assert capabilities_of(_module(a=words, b=[square, words], c=1)) == (words, square)
 
@@ -88,6 +140,20 @@ def ok(x: int) -> int:
         ({"name": "x" * 129}, "a capability's name is"),
         ({"version": "1"}, "ok: version '1' is not semantic"),
         ({"version": "1.0"}, "not semantic"),
+        ({"version": "1.0.0-01"}, "not semantic"),
+        ({"version": "1.0.0-a..b"}, "not semantic"),
+        ({"version": "1.0.0\n"}, "not semantic"),
+        ({"version": "1.0.0-" + "x" * 200}, "not semantic"),
+        ({"resources": {"cpu": -1}}, "ok: resources: cpu: -1 is no number"),
+        ({"resources": {"": 1}}, "ok: resources: '' is no name"),
+        ({"resources": "cpu"}, "ok: resources: must be amounts by name"),
+        ({"resources": {"memory": "5 GB"}}, "ok: resources: memory: '5 GB' is no amount, such as 0.5, 500m, 512Mi"),
+        ({"cost": -1}, "ok: cost must be a number from 0"),
+        ({"cost": float("nan")}, "ok: cost must be a number from 0"),
+        ({"cost": True}, "ok: cost must be a number from 0"),
+        ({"preference": 1.1}, "ok: preference must be a number from 0 to 1, not 1.1"),
+        ({"preference": "much"}, "ok: preference must be"),
+        ({"requires": [""]}, "ok: requires are at most"),
         ({"concurrency": 0}, "ok: concurrency must be"),
         ({"tags": [""]}, "ok: tags are"),
         ({"description": "x" * 5_000}, "ok: its description is longer"),

@@ -1,19 +1,25 @@
 import asyncio
+import inspect
 import json
 import os
+import re
 import sys
 import time
+from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from merit.sdk.command_line import CommandFailed, command_line, load_commands
+from merit.model.workers import Amount
+from merit.sdk.command_line import CommandFailed, CommandSpecification, command_line, load_commands
 from merit.sdk.execution import Job
 from merit.sdk.runner import Runner
 from merit.sdk.schema import CapabilityError, InvalidInput
 
+HOW_TO = Path(__file__).resolve().parents[2] / "docs" / "command-line-agents.md"
 WAIT_S = 30
 PYTHON = sys.executable
 SHOW_ARGUMENTS = "import json, sys; print(json.dumps(sys.argv[1:]))"
@@ -327,6 +333,35 @@ def specification(tmp_path):
     return write
 
 
+A_COMMAND = "[[command]]\nname = 'a'\nargv = ['x']\n"
+
+
+def test_what_a_command_needs_of_its_worker_is_offered(specification):
+    text = """
+        concurrency = 2
+        resources = { cpu = 1, memory = "512Mi", licence = 0.5 }
+        cost = 0.25
+        preference = 0.8
+        stateful = true
+        requires = ["git 2.40"]
+    """
+    (made,) = load_commands(specification(A_COMMAND + text))
+    assert made.offer.resources == (Amount("cpu", 1_000), Amount("licence", 500), Amount("memory", 2**29 * 1_000))
+    assert (made.offer.concurrency_max, made.offer.cost_micros, made.offer.preference_permille) == (2, 250_000, 800)
+    assert (made.offer.stateful, made.offer.requires) == (True, ("git 2.40",))
+
+
+def test_what_the_how_to_shows_can_be_read(specification):
+    shown = re.findall(r"```toml\n(.*?)```", HOW_TO.read_text(), re.DOTALL)
+    checksum, tag = load_commands(specification("\n".join(shown)))
+    assert (checksum.name, tag.name, len(tag.offer.resources)) == ("checksum", "tag", 3)
+
+
+def test_the_function_takes_what_the_file_takes():
+    fields = {field.name for field in msgspec.structs.fields(CommandSpecification)}
+    assert fields == inspect.signature(command_line).parameters.keys()
+
+
 async def test_commands_are_read_from_a_file(specification):
     shout, pick = load_commands(specification(SPECIFICATION))
     assert (shout.name, shout.description, shout.tags, shout.mode) == ("shout", "Says it louder.", ("text",), "async")
@@ -356,6 +391,23 @@ async def test_commands_are_read_from_a_file(specification):
         ("[[command]]\nname = 'a b'\nargv = ['x']", "a capability's name is"),
         ("[[command]]\nname = 'a'\nargv = ['x']\n" * 2, "two commands are called a"),
         ("[[command]]\nname = 'a'\nargv = ['x', '{p}']", "placeholder {p} has no parameter"),
+        (A_COMMAND + "resources = 1", r"command\[0\] \(a\): Expected `object`, got `int` - at `\$.resources`"),
+        (A_COMMAND + "resources.cpu = -1", "a: resources: cpu: -1 is no number from 0"),
+        (A_COMMAND + "resources.cpu = true", "a: resources: cpu: True is no number"),
+        (A_COMMAND + "resources.cpu = nan", "a: resources: cpu: nan is no number"),
+        (
+            A_COMMAND + "resources.memory = '5 GB'",
+            "a: resources: memory: '5 GB' is no amount, such as 0.5, 500m, 512Mi",
+        ),
+        (A_COMMAND + "resources.memory = ['5G']", "a: resources: memory: .* is no number"),
+        (A_COMMAND + "cost = '1'", r"Expected `float`, got `str` - at `\$.cost`"),
+        (A_COMMAND + "cost = -1", "a: cost must be a number from 0"),
+        (A_COMMAND + "cost = inf", "a: cost must be a number from 0"),
+        (A_COMMAND + "preference = 2", "a: preference must be a number from 0 to 1"),
+        (A_COMMAND + "stateful = 1", r"Expected `bool`, got `int` - at `\$.stateful`"),
+        (A_COMMAND + "requires = 'git'", r"Expected `array`, got `str` - at `\$.requires`"),
+        (A_COMMAND + "requires = ['']", "a: requires are at most"),
+        ("command = [1]", r"command\[0\]: Expected `object`"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused_by_name(specification, text, message):

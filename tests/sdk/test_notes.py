@@ -19,7 +19,6 @@ from merit.sdk.live_lines import LINE_BYTES_MAX, LiveLines
 from merit.sdk.notes import NOTE_NS_MIN, Notes
 from merit.sdk.outcome import LogLine, ProgressNote
 from merit.sdk.schema import CapabilityError, InvalidInput
-from merit.sdk.worker import _offer
 from merit.session.newest import LEFT_OUT
 
 FIRST_NS = 10 * NOTE_NS_MIN
@@ -166,9 +165,9 @@ def test_a_capability_says_what_must_not_be_repeated_and_how_often_it_gives_a_si
     @capability(safe_to_repeat=False, heartbeat_timeout_s=2.5)
     def pays() -> None: ...
 
-    offer = _offer(pays)
+    offer = pays.offer
     assert (offer.safe_to_repeat, offer.heartbeat_timeout_ns) == (False, 2_500_000_000)
-    usual = _offer(nothing)
+    usual = nothing.offer
     assert (usual.safe_to_repeat, usual.heartbeat_timeout_ns) == (True, 0)
 
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from merit.model.limits import SECOND_NS
-from merit.model.tasks import Priority, RetryPolicy, TaskSpec, Terms
+from merit.model.tasks import Demand, Priority, RetryPolicy, TaskSpec, Terms
+from merit.model.workers import Amount
 from merit.sdk.client import AsyncClient
 from merit.sdk.options import USUAL, MapArguments, OptionArguments, Options, Prepared, Retry, TaskRequest, time_ns_of
 from merit.sdk.sync_client import Client
@@ -58,6 +59,13 @@ def test_everything_arrives_in_the_units_of_the_model():
         inputs={"x": "a", "y": Handle(), "z": "b"},
         despite_dead=True,
         labels={"l": "v"},
+        versions=">=1.2,<2",
+        worker="w",
+        tags=["gpu", "a", "gpu"],
+        without_tags={"spot"},
+        resources={"memory": "512Mi", "cpu": 0.5, "gpu": 0},
+        strategy="round-robin",
+        prefers=["z", "y"],
     )
     midnight_ns = int(MIDNIGHT.timestamp()) * SECOND_NS
     assert Prepared.of(options).spec("i", "c", b"", "blob") == TaskSpec(
@@ -84,8 +92,23 @@ def test_everything_arrives_in_the_units_of_the_model():
             inputs=(("x", "a"), ("y", "b"), ("z", "b")),
             despite_dead=True,
             labels=(("l", "v"),),
+            demand=Demand(
+                ">=1.2,<2",
+                "w",
+                ("a", "gpu"),
+                ("spot",),
+                (Amount("cpu", 500), Amount("gpu", 0), Amount("memory", 512 * 2**20 * 1_000)),
+                "round-robin",
+                ("z", "y"),
+            ),
         ),
     )
+
+
+def test_who_asks_the_same_in_another_order_asks_the_same():
+    one = Prepared.of(Options(tags=["a", "b"], resources={"cpu": 1, "gpu": 2.0}))
+    assert one == Prepared.of(Options(tags=("b", "a", "b"), resources={"gpu": 2, "cpu": 1.0}))
+    assert Prepared.of(Options(tags=[], resources={})) == USUAL
 
 
 def test_a_delay_counts_from_when_each_task_is_made():
@@ -120,6 +143,22 @@ def test_a_delay_counts_from_when_each_task_is_made():
         ("inputs", {"inputs": {"\ud800": "a"}}),
         ("labels", {"labels": {"a": 1}}),
         ("labels", {"labels": {"\ud800": "a"}}),
+        ("versions", {"versions": 1}),
+        ("worker", {"worker": "\ud800"}),
+        ("strategy", {"strategy": None}),
+        ("tags", {"tags": "gpu"}),
+        ("tags", {"tags": [1]}),
+        ("without_tags", {"without_tags": ["\ud800"]}),
+        ("prefers", {"prefers": "zone-a"}),
+        ("resources", {"resources": ["cpu"]}),
+        ("resources", {"resources": {"": 1}}),
+        ("resources", {"resources": {"cpu": -1}}),
+        ("resources", {"resources": {"cpu": float("nan")}}),
+        ("resources", {"resources": {"cpu": True}}),
+        ("resources", {"resources": {"cpu": "one"}}),
+        ("resources", {"resources": {"cpu": 0.0001}}),
+        ("resources", {"resources": {"cpu": 10**16}}),
+        ("resources", {"resources": {str(number): 1 for number in range(17)}}),
     ],
 )
 def test_what_cannot_be_sent_is_refused_by_name(field: str, given: dict[str, Any]):

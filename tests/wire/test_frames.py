@@ -24,10 +24,20 @@ from merit.model.frames import (
     Welcome,
     WorkerFrame,
 )
-from merit.model.limits import FRAME_ITEMS_RECEIVED_MAX, INPUTS_MAX, LABELS_MAX, LOG_LINES_MAX
+from merit.model.limits import (
+    FRAME_ITEMS_RECEIVED_MAX,
+    INPUTS_MAX,
+    LABELS_MAX,
+    LOG_LINES_MAX,
+    PREFERS_MAX,
+    RESOURCES_MAX,
+    TAGS_MAX,
+    WORKER_TENANTS_MAX,
+)
 from merit.model.rules import Rule, RuleKind, TenantTerms
 from merit.model.schedules import Missed, Overlap, Schedule
 from merit.model.tasks import (
+    Demand,
     Failure,
     Input,
     Priority,
@@ -38,7 +48,7 @@ from merit.model.tasks import (
     TaskState,
     Terms,
 )
-from merit.model.workers import Offer
+from merit.model.workers import PREFERENCE_PERMILLE_DEFAULT, Amount, Offer
 from merit.wire import frames
 from merit.wire import settings as settings_on_the_wire
 from merit.wire.v1 import queues_pb2, schedules_pb2, tasks_pb2, worker_pb2
@@ -51,8 +61,36 @@ uint32, uint64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
 refs = st.lists(st.builds(AttemptRef, text, uint32), max_size=3)
 words = st.lists(text, max_size=3).map(tuple)
 failures = st.builds(Failure, some, some, text, st.booleans())
-offers = st.builds(Offer, text, text, text, data, data, words, st.booleans(), int64)
-hellos = st.builds(Hello, text, text, uint64, st.lists(offers, max_size=2).map(tuple), uint32, refs.map(tuple), words)
+amounts = st.lists(st.builds(Amount, text, int64), max_size=3).map(tuple)
+offers = st.builds(
+    Offer,
+    text,
+    text,
+    text,
+    data,
+    data,
+    words,
+    st.booleans(),
+    int64,
+    resources=amounts,
+    concurrency_max=uint32,
+    cost_micros=int64,
+    preference_permille=uint32,
+    stateful=st.booleans(),
+    requires=words,
+)
+hellos = st.builds(
+    Hello,
+    text,
+    text,
+    uint64,
+    st.lists(offers, max_size=2).map(tuple),
+    uint32,
+    refs.map(tuple),
+    words,
+    amounts,
+    words,
+)
 
 
 def reports(status):
@@ -74,6 +112,7 @@ def reports(status):
 
 pairs = st.lists(st.tuples(text, text), max_size=3).map(tuple)
 policies = st.builds(RetryPolicy, int32, int32, int32, int32, int32, int64, int64)
+demands = st.builds(Demand, text, text, words, words, amounts, text, words)
 terms = st.builds(
     Terms,
     int64,
@@ -90,6 +129,7 @@ terms = st.builds(
     pairs,
     text,
     text,
+    st.none() | st.just(Demand()) | demands,
 ) | st.just(Terms())
 specs = st.builds(
     TaskSpec,
@@ -142,6 +182,7 @@ cell_frames = st.builds(
     st.lists(assignments, max_size=3),
     refs,
     st.booleans(),
+    st.lists(text, max_size=3),
     text,
     st.booleans(),
 )
@@ -254,6 +295,37 @@ def test_of_long_lists_only_as_much_is_taken_in_as_shows_that_they_are_too_long(
     note = worker_pb2.Progress(log=["x"] * many)
     (progress,) = frames.decode_worker_frame(worker_pb2.WorkerFrame(progress=[note])).progress
     assert len(progress.log) == LOG_LINES_MAX + 1
+
+
+def test_of_a_demand_and_a_hello_no_more_is_taken_in_either():
+    many, amount = ["x"] * 100_000, [worker_pb2.Amount()] * 100_000
+    demand = tasks_pb2.Demand(tags=many, without_tags=many, resources=amount, prefers=many)
+    spec = tasks_pb2.TaskSpec(terms=tasks_pb2.Terms(demand=demand))
+    (decoded,) = frames.decode_client_frame(tasks_pb2.ClientFrame(tasks=[spec])).tasks
+    assert decoded.terms is not None
+    assert decoded.terms.demand is not None
+    taken = decoded.terms.demand
+    assert len(taken.tags) == len(taken.without_tags) == TAGS_MAX + 1
+    assert (len(taken.resources), len(taken.prefers)) == (RESOURCES_MAX + 1, PREFERS_MAX + 1)
+    capability = worker_pb2.Capability(tags=many, requires=many, resources=amount)
+    message = worker_pb2.Hello(capabilities=[capability], capacity=amount, tenants=many)
+    hello = frames.decode_worker_frame(worker_pb2.WorkerFrame(hello=message)).hello
+    assert hello is not None
+    assert (len(hello.capacity), len(hello.tenants)) == (RESOURCES_MAX + 1, WORKER_TENANTS_MAX + 1)
+    (offer,) = hello.offers
+    assert (len(offer.tags), len(offer.requires), len(offer.resources)) == (
+        TAGS_MAX + 1,
+        TAGS_MAX + 1,
+        RESOURCES_MAX + 1,
+    )
+
+
+def test_a_worker_that_says_nothing_of_what_it_likes_is_indifferent():
+    hello = worker_pb2.Hello(capabilities=[worker_pb2.Capability(name="c"), worker_pb2.Capability(name="d")])
+    hello.capabilities[1].preference_permille = 0
+    decoded = frames.decode_worker_frame(worker_pb2.WorkerFrame(hello=hello)).hello
+    assert decoded is not None
+    assert [offer.preference_permille for offer in decoded.offers] == [PREFERENCE_PERMILLE_DEFAULT, 0]
 
 
 def test_a_task_without_terms_costs_no_bytes_for_them():

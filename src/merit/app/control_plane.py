@@ -16,19 +16,24 @@ from typing import Final
 
 from msgspec import Struct
 
-from merit.allocation.least_loaded import LeastLoaded
+from merit.app.explainer import JournalExplainer
 from merit.app.restore import restore
 from merit.app.snapshot import take_snapshot
 from merit.app.state_directory import CELL, DEFAULT, StateDirectory
+from merit.app.strategies import load_strategies
 from merit.core.machine import Machine
 from merit.gateway.blobs_service import BlobsService
 from merit.gateway.dead_letters_service import DeadLettersService
 from merit.gateway.door import Door
+from merit.gateway.fleet_service import FleetService
+from merit.gateway.gateway_worker_service import GatewayWorkerService
 from merit.gateway.queues_service import QueuesService
+from merit.gateway.registry_service import RegistryService
 from merit.gateway.schedules_service import SchedulesService
 from merit.gateway.server import GrpcServer, check_address
 from merit.gateway.streams import WorkersService
 from merit.gateway.tasks_service import TasksService
+from merit.gateway.unary.roster import UnaryWorkers
 from merit.kernel.quarantine import Stopped
 from merit.model.limits import Limits
 from merit.model.tenancy import DEFAULT_TENANT
@@ -66,6 +71,7 @@ class ControlPlane:
         self._directory = StateDirectory(settings.state)
         self._stop = asyncio.Event()
         self._snapshot_sequence = 0
+        self._address = settings.grpc
 
     def stop(self) -> None:
         """End in an orderly way: ``run`` returns."""
@@ -91,19 +97,20 @@ class ControlPlane:
             state, _ = restore(journal, FileSnapshots(directory.snapshots))
             self._snapshot_sequence = state.sequence
             log.info("state at sequence %d after %.2f s", state.sequence, time.monotonic() - began_s)
-            machine = Machine(state, LeastLoaded(), self._settings.limits)
+            machine = Machine(state, load_strategies(), self._settings.limits)
             finder = TaskFinder(lambda: open_reader(directory.journal, CELL))
             cell = CellLoop(machine, journal, tail, holder, directory.quarantine(), finder, plan)
-            server = self._server(cell, journal, finder)
+            server, unary = self._server(cell, journal, finder)
             _settle_memory()
-            address = await server.start()
-            log.info("cell %s, epoch %d, leads; gRPC on %s", CELL, tail.epoch, address)
-            ready(address, tail.epoch)
-            await self._serve(cell, journal, server)
+            unary.start()
+            self._address = await server.start()
+            log.info("cell %s, epoch %d, leads; gRPC on %s", CELL, tail.epoch, self._address)
+            ready(self._address, tail.epoch)
+            await self._serve(cell, journal, server, unary)
         finally:
             journal.close()
 
-    def _server(self, cell: CellLoop, journal: SqliteJournal, finder: TaskFinder) -> GrpcServer:
+    def _server(self, cell: CellLoop, journal: SqliteJournal, finder: TaskFinder) -> tuple[GrpcServer, UnaryWorkers]:
         blobs = FileBlobs(self._directory.blobs)
 
         def load_blob(digest: str) -> bytes:
@@ -112,8 +119,12 @@ class ControlPlane:
             except BlobError as error:
                 raise LookupError(str(error)) from error
 
+        def address() -> str:
+            return self._address
+
         door = Door(cell.state.offers, load_blob)
-        return GrpcServer(
+        unary = UnaryWorkers(cell, door, blobs)
+        server = GrpcServer(
             self._settings.grpc,
             WorkersService(cell, door),
             TasksService(cell, door, finder.tasks, journal.size_bytes),
@@ -121,9 +132,13 @@ class ControlPlane:
             QueuesService(cell),
             DeadLettersService(cell),
             SchedulesService(cell, door),
+            FleetService(cell, door, finder.tasks, JournalExplainer(self._directory, self._settings.limits)),
+            RegistryService(cell, door, unary, address),
+            GatewayWorkerService(cell, door, blobs, finder.keys, address),
         )
+        return server, unary
 
-    async def _serve(self, cell: CellLoop, journal: SqliteJournal, server: GrpcServer) -> None:
+    async def _serve(self, cell: CellLoop, journal: SqliteJournal, server: GrpcServer, unary: UnaryWorkers) -> None:
         stopping = asyncio.create_task(self._stop.wait())
         keeping = asyncio.create_task(self._keep(cell, journal))
         try:
@@ -139,6 +154,7 @@ class ControlPlane:
             # What has failed is raised above; here it must not keep the streams from being ended.
             await asyncio.gather(stopping, keeping, return_exceptions=True)
             await cell.close()
+            await unary.close()
             await server.stop(0.5)
         if error is not None:
             raise error

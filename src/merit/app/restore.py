@@ -14,7 +14,10 @@ _FOLD_PROGRESS_RECORDS = 2_000
 
 
 def restore(
-    reader: JournalReader, snapshots: SnapshotStore, progress: Callable[[int], None] = lambda _: None
+    reader: JournalReader,
+    snapshots: SnapshotStore,
+    progress: Callable[[int], None] = lambda _: None,
+    last_wanted: int | None = None,
 ) -> tuple[State, Record | None]:
     """The state at the journal's end, and the last record (None when there is none after the snapshot).
 
@@ -22,17 +25,19 @@ def restore(
         reader: of the journal.
         snapshots: the latest one of this fold's version is where to begin.
         progress: called now and then with the sequence reached.
+        last_wanted: the state after this event, with which a record ends, in place of that at the end.
 
     Raises:
         JournalCorrupt: a record is damaged, or the snapshot is of another journal.
     """
     state = State()
-    snapshot = snapshots.latest()
+    snapshot = snapshots.latest(last_wanted)
     if snapshot is not None and snapshot.fold_version == FOLD_VERSION:
         state = decode_state(snapshot.data)
     first = True
     last: Record | None = None
-    for count, record in enumerate(reader.read(state.sequence + 1)):
+    records = reader.read(state.sequence + 1, last_wanted) if last_wanted != state.sequence else ()
+    for count, record in enumerate(records):
         if first and snapshot is not None and state.sequence and record.previous != snapshot.record_hash:
             reason = f"it does not follow the snapshot of sequence {state.sequence}: they are of different journals"
             raise JournalCorrupt(record.cell, record.first, reason)
@@ -41,7 +46,7 @@ def restore(
         last = record
         if count % _FOLD_PROGRESS_RECORDS == 0:
             progress(state.sequence)
-    if state.sequence + 1 != reader.tail().next:
+    if last_wanted is None and state.sequence + 1 != reader.tail().next:
         reason = f"the snapshot is of sequence {state.sequence}, but the journal ends before it: its end was lost"
         raise JournalCorrupt("", reader.tail().next, reason)
     return state, last

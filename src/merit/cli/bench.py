@@ -15,6 +15,7 @@ from merit.cli.values import Duration
 from merit.lab.bench.fleet import FleetFailed
 from merit.lab.bench.plan import Plan
 from merit.lab.bench.suite import BENCHMARKS, Measurement, measure
+from merit.lab.bench.traces import BadTrace
 
 _COUNT: Final = click.IntRange(1, 100_000_000)
 _DEFAULT: Final = Plan()
@@ -46,6 +47,19 @@ _OPTIONS: Final[dict[str, tuple[click.ParamType[Any], str]]] = {
     "delayed": (_COUNT, "Tasks that wait for their time."),
     "delay_spread_s": (Duration(), "Over how long their times are spread."),
     "flow_rate_per_s": (_COUNT, "Submits offered per second while they come."),
+    "traces": (
+        click.Path(path_type=Path, exists=True, file_okay=False),
+        "Directory with public traces of work (azure_llm2023_code*.csv, …); by default a synthetic one is made.",
+    ),
+    "trace_tasks": (_COUNT, "Tasks of each trace at most."),
+    "virtual_workers": (_COUNT, "Workers to which the traces come, in virtual time; may be given several times."),
+    "strategy_pairs": (_COUNT, "Comparisons of each strategy with the default."),
+    "strategy_tasks": (_COUNT, "Tasks whose time is measured, each time."),
+    "scale_pairs": (_COUNT, "Comparisons of each strategy in a large fleet and in a small one."),
+    "scale_pair_tasks": (_COUNT, "Tasks whose cost in the machine is measured, each time."),
+    "unary_workers": (_COUNT, "Workers of the unary contract."),
+    "unary_tasks": (_COUNT, "Tasks for them."),
+    "unary_nap_s": (Duration(), "How long each takes."),
     "soak_s": (Duration(), "Instead of all else: look at memory under load for so long."),
 }
 _OF: Final = {
@@ -67,6 +81,23 @@ _OF: Final = {
         "workers",
         "concurrency",
     ),
+    "fleet": (
+        "traces",
+        "trace_tasks",
+        "virtual_workers",
+        "strategy_pairs",
+        "strategy_tasks",
+        "scale_pairs",
+        "scale_pair_tasks",
+        "busy_workers",
+        "idle_workers",
+        "waiting_few",
+        "unary_workers",
+        "unary_tasks",
+        "unary_nap_s",
+        "workers",
+        "concurrency",
+    ),
 }
 _ABOUT: Final = {
     "throughput": "How many no-op tasks a second go through, and what each costs.",
@@ -75,12 +106,14 @@ _ABOUT: Final = {
     "recovery": "What the death of a worker costs, and how long a start takes.",
     "scale": "Whether a task costs the same with a million waiting and thousands of idle workers.",
     "queue": "What a tenant with a million tasks costs the others, what limits cost, and how late delayed tasks are.",
+    "fleet": "What strategies cost, how the default compares with one queue for all, and how busy unary workers are kept.",
 }
 
 
 @click.group(cls=MeritGroup, example="merit bench throughput")
 def bench() -> None:
-    """Measure this machine: real processes, real disk, loopback only. Most take less than a minute, `queue` three."""
+    """Measure this machine: real processes, real disk, loopback only. Most take less than a minute, `queue` and
+    `fleet` three."""
 
 
 def _options(fields: tuple[str, ...]) -> list[click.Parameter]:
@@ -117,6 +150,8 @@ def _run(names: tuple[str, ...], *, as_json: bool, strict: bool, **sizes: Any) -
         measurement = asyncio.run(measure(names, plan, lambda name: note(f"merit: {name} …")))
     except FleetFailed as error:
         raise CliError("bench", str(error), output.FAILED) from error
+    except BadTrace as error:
+        raise CliError("traces", str(error), output.FAILED) from error
     except OSError as error:
         raise CliError("state", f"{error.filename or plan.state}: {error.strerror or error}", output.FAILED) from error
     except asyncio.CancelledError:

@@ -46,6 +46,7 @@ _EXPLAINED: Final = (TaskState.PENDING, TaskState.WAITING, TaskState.ASSIGNED, T
     cls=MeritCommand,
     example="""
     printf '{"name": "Ada"}\\n{"name": "Alan"}\\n' | merit map hello -
+    merit map render scenes.jsonl --tag gpu --without-tag spot --resource gpu=1 --strategy round-robin
     """,
     codes=(output.FAILED, output.UNREACHABLE),
 )

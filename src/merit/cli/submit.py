@@ -36,6 +36,7 @@ _HINT_S: Final = 1.0
     merit submit word_count text='to be or not to be' --wait
     merit submit add a:=1 b:=2 --wait --json
     merit submit report day=today --priority high --timeout 2h --follow
+    merit submit render scene=7 --versions '>=1.2,<2' --tag gpu --resource memory=2Gi
     echo '{"text": "to be"}' | merit submit word_count --params -
     """,
     codes=(output.FAILED, output.UNREACHABLE, output.TIMED_OUT),

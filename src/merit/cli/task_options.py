@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar, cast
 
 import click
 
-from merit.cli.values import Duration, Moment, Pair
+from merit.cli.values import Duration, Moment, Pair, Quantity, distinct
 from merit.model.limits import ATTEMPTS_DEFAULT, ATTEMPTS_MAX, RUN_TIMEOUT_NS_DEFAULT, SECOND_NS, TIMEOUT_NS_DEFAULT
 from merit.model.tasks import Priority
 from merit.sdk.options import OptionArguments, Retry
@@ -68,11 +68,53 @@ _OPTIONS: Final = {
     "not_safe_to_repeat": click.option(
         "--not-safe-to-repeat", is_flag=True, help="Never try it again unless it is known not to have started."
     ),
-    "key": click.option("--key", help="What limits per key count by (merit queue limit --key-of)."),
+    "key": click.option(
+        "--key",
+        help="What limits per key count by (merit queue limit --key-of); tasks of a stateful capability with the same one"
+        " stay on one worker.",
+    ),
     "labels": click.option(
         "--label", "labels", type=Pair("NAME", "VALUE"), multiple=True, help="A word to find it by; may be repeated."
     ),
     "description": click.option("--description", help="What it is for, for people."),
+    "versions": click.option(
+        "--versions", metavar="RANGE", help="Of the capability, such as '>=1.2,<2' or '^1.2'.  [default: any]"
+    ),
+    "worker": click.option("--worker", metavar="ID", help="The worker that has to do it."),
+    "tags": click.option(
+        "--tag",
+        "tags",
+        metavar="TAG",
+        multiple=True,
+        help="The worker, or the capability as it offers it, has this tag; may be repeated.",
+    ),
+    "without_tags": click.option(
+        "--without-tag",
+        "without_tags",
+        metavar="TAG",
+        multiple=True,
+        help="It does not have this one; may be repeated.",
+    ),
+    "resources": click.option(
+        "--resource",
+        "resources",
+        type=Quantity(),
+        multiple=True,
+        help="What an attempt needs, such as cpu=0.5, memory=512Mi or gpu=1, in place of what the capability says; may be"
+        " repeated.",
+    ),
+    "strategy": click.option(
+        "--strategy",
+        metavar="NAME",
+        help="How its worker is chosen, such as round-robin.  [default: as its capability]",
+    ),
+    "prefers": click.option(
+        "--prefer",
+        "prefers",
+        metavar="TAG",
+        multiple=True,
+        help="A tag of the worker that it would rather have, for strategies that go by it; may be repeated.",
+    ),
     "delay_s": click.option("--delay", "delay_s", type=Duration(), help="Not to begin earlier than this from now."),
     "not_before": click.option("--not-before", type=Moment(1), help="Not to begin earlier than this: a time."),
     "deadline": click.option(
@@ -130,9 +172,9 @@ def _arguments(chosen: dict[str, Any]) -> OptionArguments:
     given = {name: value for name, value in chosen.items() if value not in (None, (), False)}
     if given.pop("not_safe_to_repeat", False):
         given["safe_to_repeat"] = False
-    for name, option in (("labels", "--label"), ("inputs", "--input")):
+    for name, option in (("labels", "--label"), ("inputs", "--input"), ("resources", "--resource")):
         if name in given:
-            given[name] = _distinct(option, given[name])
+            given[name] = distinct(option, given[name])
     waits = {name: given.pop(name) for name in ("backoff_s", "backoff_s_max") if name in given}
     counts = _counts(given.pop("retry", ()))
     if counts or waits:
@@ -142,19 +184,10 @@ def _arguments(chosen: dict[str, Any]) -> OptionArguments:
 
 def _counts(pairs: Sequence[tuple[str, str]]) -> dict[str, int]:
     counts = {}
-    for kind, text in _distinct("--retry", [(kind.replace("-", "_"), text) for kind, text in pairs]).items():
+    for kind, text in distinct("--retry", [(kind.replace("-", "_"), text) for kind, text in pairs]).items():
         if kind not in _KINDS:
             raise click.UsageError(f"--retry: {kind!r} is none of {', '.join(_KINDS)}")
         if not (text.isascii() and text.isdecimal()) or int(text) > ATTEMPTS_MAX:
             raise click.UsageError(f"--retry {kind}: {text!r} is no whole number between 0 and {ATTEMPTS_MAX}")
         counts[kind] = int(text)
     return counts
-
-
-def _distinct(option: str, pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name, value in pairs:
-        if name in found:
-            raise click.UsageError(f"{option} {name} is given twice")
-        found[name] = value
-    return found

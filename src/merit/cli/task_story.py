@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from merit.cli.output import table
 from merit.cli.values import span
+from merit.sdk.amounts import quantity
 from merit.sdk.outcome import Evidence
 
 _BAR_CELLS: Final = 20
@@ -21,6 +22,15 @@ _DIGEST_SHOWN: Final = 12
 _LEVEL_WIDTH: Final = len("warning")
 _NS: Final = 1_000_000_000
 _HEADINGS: Final = {"idempotency_key": "only once"}
+_DEMANDS: Final = {
+    "versions": "versions",
+    "worker": "on worker",
+    "tags": "with tags",
+    "without_tags": "no tags",
+    "resources": "needs",
+    "strategy": "strategy",
+    "prefers": "rather on",
+}
 _WAITS: Final = {"backoff_s": "first pause", "backoff_s_max": "longest pause"}
 
 
@@ -122,6 +132,7 @@ def terms_lines(view: dict[str, Any]) -> Iterator[str]:
         yield f"{'estimate':12}{span(terms['estimate_s'])} a run"
     if "retry" in terms:
         yield f"{'retry':12}{_retry(terms['retry'])}"
+    yield from _demand(terms.get("demand", {}))
     if terms.get("safe_to_repeat") is False:
         yield f"{'repeating':12}never, unless it is known not to have started"
     for name in ("key", "idempotency_key", "origin", "schedule"):
@@ -133,6 +144,16 @@ def terms_lines(view: dict[str, Any]) -> Iterator[str]:
         yield f"{'despite':12}it runs also when tasks that it needs die"
     if "labels" in terms:
         yield f"{'labels':12}{' '.join(f'{name}={value}' for name, value in terms['labels'].items())}"
+
+
+def _demand(demand: dict[str, Any]) -> Iterator[str]:
+    """What it asks of its worker, a line for each thing."""
+    for name, heading in _DEMANDS.items():
+        if name in demand:
+            said = demand[name]
+            if isinstance(said, dict):
+                said = [f"{resource}={quantity(amount)}" for resource, amount in said.items()]
+            yield f"{heading:12}{said if isinstance(said, str) else ' '.join(said)}"
 
 
 def _retry(policy: dict[str, Any]) -> str:

@@ -1,13 +1,16 @@
-"""What words on the command line mean: durations, moments, rates, pairs; and how durations are shown."""
+"""What words on the command line mean: durations, moments, rates, pairs, resources; and how some of them are shown."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import click
+
+Value = TypeVar("Value")
 
 _UNITS_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", re.ASCII)
@@ -91,6 +94,35 @@ class Pair(click.ParamType):  # type: ignore[type-arg]  # as above
         return left, right
 
 
+class Quantity(click.ParamType):  # type: ignore[type-arg]  # as above
+    """``NAME=AMOUNT`` of a resource: a number of 0 or more, which may have a unit as in 512Mi, 2Gi, 1.5G or 500m."""
+
+    name = "NAME=AMOUNT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
+        if isinstance(value, tuple):
+            return value
+        from merit.sdk.amounts import quantity_of  # no line of help needs it
+
+        name, equals, text = str(value).partition("=")
+        if not name or not equals:
+            self.fail(f"{value!r} is no {self.name}, such as cpu=0.5, memory=512Mi or gpu=1", param, ctx)
+        try:
+            return name, quantity_of(text)
+        except ValueError as error:
+            self.fail(f"{name}: {error}", param, ctx)
+
+
+def distinct(option: str, pairs: Iterable[tuple[str, Value]]) -> dict[str, Value]:
+    """What an option that may be repeated was given, by name. Raises ``click.UsageError`` when a name stands twice."""
+    found: dict[str, Value] = {}
+    for name, value in pairs:
+        if name in found:
+            raise click.UsageError(f"{option} {name} is given twice")
+        found[name] = value
+    return found
+
+
 def _seconds_of(text: str) -> float | None:
     if _DURATION.fullmatch(text):
         return sum(float(number) * _UNITS_S[unit] for number, unit in _PART.findall(text))
@@ -101,7 +133,9 @@ def _seconds_of(text: str) -> float | None:
 
 
 def span(seconds: float) -> str:
-    """A duration for people, in the two largest units that it has: 350ms, 2.5s, 3m20s, 2h5m, 4d."""
+    """A duration for people, in the two largest units that it has: 18µs, 350ms, 2.5s, 3m20s, 2h5m, 4d."""
+    if 0 < seconds < 0.001:
+        return f"{seconds * 1e6:.0f}µs"
     if seconds < 1:
         return f"{seconds * 1_000:.0f}ms"
     if seconds < 60:

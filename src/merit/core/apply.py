@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import Any
 
+from merit.core.apply_fleet import APPLY_FLEET, bound, completed, failed, forget_profiles
 from merit.core.apply_settings import APPLY_SETTINGS
-from merit.core.lifecycles import ATTEMPT, TASK, WORKER, IllegalTransition
+from merit.core.lifecycles import ATTEMPT, TASK, IllegalTransition
 from merit.core.state import KeyEntry, Payloads, State, Tenant
 from merit.core.story import story_of_task
 from merit.model.events import (
@@ -25,13 +26,10 @@ from merit.model.events import (
     TaskDied,
     TaskReleased,
     TaskSubmitted,
-    WorkerDraining,
-    WorkerJoined,
-    WorkerLeft,
 )
 from merit.model.rules import TenantTerms
 from merit.model.tasks import Attempt, AttemptState, Input, Task, TaskState, Terms
-from merit.model.workers import Offer, Worker, WorkerState
+from merit.model.workers import Worker
 
 _WAITING = TaskState.WAITING
 _DEAD = TaskState.DEAD
@@ -61,6 +59,11 @@ def _leadership_started(state: State, event: LeadershipStarted, _payloads: Paylo
     state.dead_letters_bytes_max = event.dead_letters_bytes_max
     state.keys_max = event.keys_max
     state.keys_ns = event.keys_ns
+    state.profiles_max = event.profiles_max
+    state.homes_max = event.homes_max
+    for worker in state.workers.values():
+        worker.room = 0
+    forget_profiles(state)
     _forget(state)
     _forget_dead(state)
 
@@ -176,7 +179,8 @@ def _task_completed(state: State, event: TaskCompleted, payloads: Payloads, now_
     if task is None or task.state not in _TASK_COMPLETED:
         raise _illegal(event, event.task, task)
     attempt = _attempt(state, event, task, event.number)
-    _end(state, event, task, attempt, AttemptState.COMPLETED, now_ns)
+    worker = _end(state, event, task, attempt, AttemptState.COMPLETED, now_ns)
+    completed(state, task.capability, worker, min(event.wall_ns, now_ns - attempt.assigned_ns))
     attempt.wall_ns = event.wall_ns
     attempt.cpu_ns = event.cpu_ns
     attempt.memory_bytes = event.memory_bytes
@@ -227,6 +231,7 @@ def _attempt_assigned(state: State, event: AttemptAssigned, _payloads: Payloads,
     task.due_ns = 0
     task.attempts += (Attempt(event.number, event.worker, now_ns, event.due_ns),)
     worker.attempts[event.task] = event.number
+    bound(state, task, worker)
 
 
 def _attempt_started(state: State, event: AttemptStarted, _payloads: Payloads, now_ns: int) -> None:
@@ -252,56 +257,15 @@ def _attempt_failed(state: State, event: AttemptFailed, payloads: Payloads, now_
     task = _task(state, event, event.task)
     attempt = _attempt(state, event, task, event.number)
     _next(event, task)
-    _end(state, event, task, attempt, event.state, now_ns)
+    worker = _end(state, event, task, attempt, event.state, now_ns)
+    if event.state is not AttemptState.CANCELED:
+        failed(state, task.capability, worker)
     attempt.failure = event.failure
     attempt.wall_ns = event.wall_ns
     attempt.cpu_ns = event.cpu_ns
     attempt.memory_bytes = event.memory_bytes
     if event.trail:
         attempt.trail = payloads.get(event.trail, b"")
-
-
-def _worker_joined(state: State, event: WorkerJoined, _payloads: Payloads, now_ns: int) -> None:
-    known = state.workers.get(event.worker)
-    if known is not None and known.attempts:
-        raise IllegalTransition(event, f"worker {event.worker}", f"with {len(known.attempts)} live attempts", [])
-    after = WORKER[WorkerJoined].get(known.state if known else None)
-    if after is None:
-        raise IllegalTransition(event, f"worker {event.worker}", known and known.state, [])
-    state.workers[event.worker] = Worker(
-        event.worker, event.boot, event.tenant, event.offers, event.concurrency, event.tags, now_ns, after, {}
-    )
-    for offer in event.offers:
-        state.offers[offer.name] = offer
-
-
-def _worker_draining(state: State, event: WorkerDraining, _payloads: Payloads, _now_ns: int) -> None:
-    worker = _worker(state, event, event.worker)
-    worker.state = _next_worker(event, worker)
-
-
-def _worker_left(state: State, event: WorkerLeft, _payloads: Payloads, _now_ns: int) -> None:
-    worker = _worker(state, event, event.worker)
-    after = _next_worker(event, worker)
-    if worker.attempts:
-        raise IllegalTransition(event, f"worker {event.worker}", f"with {len(worker.attempts)} live attempts", [])
-    worker.state = after
-    del state.workers[event.worker]
-    for offer in worker.offers:
-        # What it said last binds submitters no longer where somebody else is there to ask.
-        if state.offers.get(offer.name) == offer:
-            other = _offered_by_another(state, offer.name)
-            if other is not None:
-                state.offers[offer.name] = other
-
-
-def _offered_by_another(state: State, capability: str) -> Offer | None:
-    """The capability as the first worker that is there offers it. Where all offer the same this looks at one only."""
-    for worker in state.workers.values():
-        for offer in worker.offers:
-            if offer.name == capability:
-                return offer
-    return None
 
 
 def _need_nothing(state: State, task: Task) -> None:
@@ -321,11 +285,13 @@ def _release_the_brave(state: State, task: Task) -> None:
             _hand_over(state, task, dependent)
 
 
-def _end(state: State, event: Event, task: Task, attempt: Attempt, after: AttemptState, now_ns: int) -> None:
+def _end(state: State, event: Event, task: Task, attempt: Attempt, after: AttemptState, now_ns: int) -> Worker:
     _move(event, task, attempt, after)
     attempt.ended_ns = now_ns
     worker = state.workers[attempt.worker]
     del worker.attempts[task.id]
+    worker.turn = state.sequence + 1
+    return worker
 
 
 def _end_others(state: State, event: Event, task: Task, now_ns: int) -> None:
@@ -414,20 +380,6 @@ def _move(event: Event, task: Task, attempt: Attempt, after: AttemptState) -> No
     attempt.state = after
 
 
-def _worker(state: State, event: Event, worker_id: str) -> Worker:
-    worker = state.workers.get(worker_id)
-    if worker is None:
-        raise IllegalTransition(event, f"worker {worker_id}", "that is unknown", [])
-    return worker
-
-
-def _next_worker(event: Event, worker: Worker) -> WorkerState:
-    after = WORKER[type(event)].get(worker.state)
-    if after is None:
-        raise IllegalTransition(event, f"worker {worker.id}", worker.state.name, [])
-    return after
-
-
 def _illegal(event: Event, task_id: str, task: Task | None) -> IllegalTransition:
     if task is None:
         return IllegalTransition(event, f"task {task_id}", "that is unknown", [])
@@ -446,9 +398,7 @@ _APPLY: Mapping[type[Event], Callable[[State, Any, Payloads, int], None]] = {
     AttemptStarted: _attempt_started,
     AttemptReturned: _attempt_returned,
     AttemptFailed: _attempt_failed,
-    WorkerJoined: _worker_joined,
-    WorkerDraining: _worker_draining,
-    WorkerLeft: _worker_left,
     DeadLetterClosed: _dead_letter_closed,
+    **APPLY_FLEET,
     **APPLY_SETTINGS,
 }

@@ -8,6 +8,7 @@ from merit.core.allocating import rate
 from merit.core.depending import ended, release
 from merit.core.desk import Desk
 from merit.core.queueing import come_forward, enqueue, freed, queue_due_ns, took_ns
+from merit.core.reserving import let_go
 from merit.core.retrying import DEADLINE, QUEUE_TIMEOUT, SILENT, backoff_ns, last_word
 from merit.core.timing import arm, due_next_ns, hears, heartbeat_ns, seconds
 from merit.model.effects import SendCancel, TellSettled
@@ -22,6 +23,7 @@ from merit.model.events import (
 from merit.model.frames import AttemptRef, Report, ReportStatus
 from merit.model.limits import RETURNS_MAX
 from merit.model.tasks import Attempt, AttemptState, Failure, Task, TaskState
+from merit.model.tenancy import PROBE_TENANT
 from merit.model.workers import Worker
 
 _COMPLETED = ReportStatus.COMPLETED
@@ -158,6 +160,10 @@ def settled(desk: Desk, task: Task) -> None:
         desk.beats_ns.pop(task.id, None)
     if desk.gates.any and (units := desk.gates.release(task)):
         come_forward(desk, units)
+    if desk.state.reserved and (kept := desk.state.reserved.get(task.id)):
+        let_go(desk, kept)
+    if task.tenant == PROBE_TENANT:
+        desk.probed.append(task)
     desk.effects.append(TellSettled(task.id))
 
 

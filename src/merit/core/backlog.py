@@ -1,6 +1,6 @@
 """What is pending, in the order in which it goes: an index that follows from the tasks, so that a replay does without.
 
-Per capability a queue, in it a flow per tenant, in that a lane of tasks by rank. The flow goes first whose tenant has
+Per line (``core.lines``: nearly always a capability) a queue, in it a flow per tenant, in that a lane of tasks by rank. The flow goes first whose tenant has
 had least for its weight (``core.shares``). A task that is met while the limit of its key is reached is put aside, into a
 lane of that key, until the limit opens.
 
@@ -9,6 +9,7 @@ Each operation costs the same however many tasks wait.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from heapq import heappop, heappush, heapreplace
 from typing import NamedTuple
@@ -21,7 +22,7 @@ from merit.model.tasks import Task
 
 
 class Flow:
-    """A tenant's pending tasks of one capability."""
+    """A tenant's pending tasks of one line."""
 
     __slots__ = (
         "_held",
@@ -37,7 +38,7 @@ class Flow:
         "tenant",
     )
 
-    def __init__(self, queue: CapabilityQueue, tenant: str, account: Account) -> None:
+    def __init__(self, queue: LineQueue, tenant: str, account: Account) -> None:
         self._queue = queue
         self.tenant = tenant
         self.account = account
@@ -54,9 +55,9 @@ class Flow:
         self.parked = False
 
     @property
-    def capability(self) -> str:
+    def line(self) -> str:
         """Whose tasks it holds."""
-        return self._queue.capability
+        return self._queue.line
 
     @property
     def lanes(self) -> list[Lane]:
@@ -133,7 +134,7 @@ class Flow:
             if lane is None:
                 lane = self._held[key] = Lane(self._queue.ageing_ns)
             lane.push(task)
-        gate.parked[self.capability, self.tenant, key] = _ParkedKey(self, key)
+        gate.parked[self.line, self.tenant, key] = _ParkedKey(self, key)
 
     def take(self, task: Task) -> None:
         """Remove the head."""
@@ -163,8 +164,8 @@ class _ParkedKey(NamedTuple):
     key: str
 
     @property
-    def capability(self) -> str:
-        return self.flow.capability
+    def line(self) -> str:
+        return self.flow.line
 
     def unpark(self) -> None:
         self.flow.unpark_key(self.key)
@@ -177,12 +178,13 @@ class Pick(NamedTuple):
     task: Task
 
 
-class CapabilityQueue:
-    """The pending tasks of one capability."""
+class LineQueue:
+    """The pending tasks of one line, all of one capability."""
 
-    __slots__ = ("_ready", "ageing_ns", "capability", "flows", "gates", "pool", "size")
+    __slots__ = ("_ready", "ageing_ns", "capability", "flows", "gates", "line", "pool", "size")
 
-    def __init__(self, capability: str, ageing_ns: int, gates: Gates, pool: Pool) -> None:
+    def __init__(self, line: str, capability: str, ageing_ns: int, gates: Gates, pool: Pool) -> None:
+        self.line = line
         self.capability = capability
         self.ageing_ns = ageing_ns
         self.gates = gates
@@ -233,7 +235,7 @@ class CapabilityQueue:
                 if gate is not None and gate.closed(now_ns):
                     heappop(ready)
                     flow.listed, flow.parked = False, True
-                    gate.parked[self.capability, tenant, ""] = flow
+                    gate.parked[self.line, tenant, ""] = flow
                     continue
             task = flow.head(now_ns)
             if task is not None:
@@ -247,7 +249,7 @@ class CapabilityQueue:
     def _closed(self, gate: Gate | None, now_ns: int) -> bool:
         if gate is None or not gate.closed(now_ns):
             return False
-        gate.parked[self.capability, "", ""] = self
+        gate.parked[self.line, "", ""] = self
         return True
 
 
@@ -255,25 +257,41 @@ class Backlog:
     """All queues of a cell."""
 
     def __init__(self, ageing_ns: int, gates: Gates) -> None:
-        self.queues: dict[str, CapabilityQueue] = {}
-        """By capability of which something is pending."""
+        self.queues: dict[str, LineQueue] = {}
+        """By line in which something is pending."""
         self.shares = Shares()
         self.size = 0
         self.ageing_ns = ageing_ns
         self._gates = gates
+        self._pending: Counter[str] = Counter()
+        """By capability."""
+        self._elsewhere: dict[str, str] = {}
+        """By task that waits in another line than that of its capability: which."""
 
     def pending(self, capability: str) -> int:
         """How many tasks of a capability are pending."""
-        queue = self.queues.get(capability)
-        return queue.size if queue is not None else 0
+        return self._pending[capability]
 
-    def push(self, task: Task) -> None:
-        """The task has become pending."""
+    def queue_of(self, task: Task) -> LineQueue | None:
+        """The queue in which a pending task is."""
+        return self.queues.get(self._elsewhere.get(task.id, task.capability))
+
+    def of_capability(self, capability: str) -> list[LineQueue]:
+        """All queues in which tasks of it are."""
+        plain = self.queues.get(capability)
+        if plain is not None and plain.size == self._pending[capability]:
+            return [plain]
+        return [queue for queue in self.queues.values() if queue.capability == capability]
+
+    def push(self, task: Task, line: str) -> None:
+        """The task has become pending, and waits in this line."""
         capability, tenant = task.capability, task.tenant
-        queue = self.queues.get(capability)
+        queue = self.queues.get(line)
         if queue is None:
             pool = self.shares.pool(capability)
-            queue = self.queues[capability] = CapabilityQueue(capability, self.ageing_ns, self._gates, pool)
+            queue = self.queues[line] = LineQueue(line, capability, self.ageing_ns, self._gates, pool)
+        if line is not capability and line != capability:
+            self._elsewhere[task.id] = line
         flow = queue.flows.get(tenant)
         if flow is None:
             flow = queue.flows[tenant] = Flow(queue, tenant, queue.pool.account(tenant))
@@ -285,32 +303,40 @@ class Backlog:
         flow.size += 1
         queue.size += 1
         self.size += 1
+        self._pending[capability] += 1
         if not flow.listed:
             queue.list_flow(flow)
 
-    def take(self, queue: CapabilityQueue, pick: Pick) -> None:
+    def take(self, queue: LineQueue, pick: Pick) -> None:
         """Remove what was picked."""
         pick.flow.take(pick.task)
-        self.left(queue, pick.flow, 1)
+        self.left(queue, pick.flow, (pick.task.id,))
 
-    def left(self, queue: CapabilityQueue, flow: Flow, count: int) -> None:
-        """So many tasks have been taken from the flow itself."""
+    def left(self, queue: LineQueue, flow: Flow, tasks: Sequence[str]) -> None:
+        """These tasks have been taken from the flow itself."""
+        count, capability = len(tasks), queue.capability
         flow.account.pending -= count
         self.size -= count
         queue.size -= count
+        self._pending[capability] -= count
+        if not self._pending[capability]:
+            del self._pending[capability]
         if not queue.size:
-            del self.queues[queue.capability]
+            del self.queues[queue.line]
+        if queue.line != capability:
+            for task in tasks:
+                del self._elsewhere[task]
 
     def drop(self, task: Task) -> None:
         """A task that was pending has ended where it stood."""
-        queue = self.queues[task.capability]
+        queue = self.queue_of(task)
+        assert queue is not None
         flow = queue.flows[task.tenant]
         flow.drop(task)
-        self.left(queue, flow, 1)
+        self.left(queue, flow, (task.id,))
 
     def join(self, capabilities: Sequence[str]) -> None:
         """There is a worker that offers all of these: who has much of one gets less of the others."""
         for capability in self.shares.join(capabilities):
-            queue = self.queues.get(capability)
-            if queue is not None:
+            for queue in self.of_capability(capability):
                 queue.move(self.shares.pool(capability))

@@ -14,13 +14,14 @@ import msgspec
 from merit.core.apply import apply
 from merit.core.state import KeyEntry, State, Tenant
 from merit.model.events import Event
+from merit.model.fleet import Admission, Allocation, Rollout
 from merit.model.record import Record
 from merit.model.rules import Rule, TenantTerms
 from merit.model.schedules import Planned
 from merit.model.tasks import Task, TaskState
-from merit.model.workers import Offer, Worker
+from merit.model.workers import Offer, Profile, Worker
 
-FOLD_VERSION = 2
+FOLD_VERSION = 3
 """Goes up when the same events give another state, or when the snapshot's form changes."""
 
 Upgrade = Callable[[list[Any]], list[Any]]
@@ -112,6 +113,13 @@ class _Snapshot(msgspec.Struct, array_like=True):
     paused: list[tuple[str, str]]
     rules: list[Rule]
     schedules: list[Planned]
+    profiles_max: int
+    homes_max: int
+    profiles: list[Profile]
+    allocations: list[Allocation]
+    admissions: list[Admission]
+    rollouts: list[Rollout]
+    homes: list[tuple[str, str, str, str]]
 
 
 _encode_snapshot = msgspec.msgpack.Encoder().encode
@@ -148,6 +156,13 @@ def encode_state(state: State) -> bytes:
             sorted(state.paused.items()),
             [state.rules[at] for at in sorted(state.rules)],
             [state.schedules[name] for name in sorted(state.schedules)],
+            state.profiles_max,
+            state.homes_max,
+            list(state.profiles.values()),
+            [state.allocations[name] for name in sorted(state.allocations)],
+            [state.admissions[name] for name in sorted(state.admissions)],
+            [state.rollouts[name] for name in sorted(state.rollouts)],
+            [(*at, worker) for at, worker in state.homes.items()],
         )
     )
 
@@ -193,7 +208,17 @@ def _restore(kept: _Snapshot) -> State:
         paused=dict(kept.paused),
         rules={(rule.kind, rule.name): rule for rule in kept.rules},
         schedules={planned.schedule.name: planned for planned in kept.schedules},
+        profiles_max=kept.profiles_max,
+        homes_max=kept.homes_max,
+        profiles={profile.worker: profile for profile in kept.profiles},
+        allocations={allocation.capability: allocation for allocation in kept.allocations},
+        admissions={admission.capability: admission for admission in kept.admissions},
+        rollouts={rollout.capability: rollout for rollout in kept.rollouts},
+        homes={(tenant, capability, key): worker for tenant, capability, key, worker in kept.homes},
     )
+    state.reserved = {worker.reserved: worker.id for worker in kept.workers if worker.reserved}
+    for at, worker in state.homes.items():
+        state.homes_of.setdefault(worker, {})[at] = None
     state.finals_bytes = sum(task.weight_bytes() for task in state.finals)
     state.dead_letters_bytes = sum(task.weight_bytes() for task in state.dead_letters.values())
     shared: dict[str, str] = {}

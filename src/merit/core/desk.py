@@ -1,21 +1,23 @@
 """What the rules of the machine work on: the state, what follows from it, soft state, and what has been decided.
 
 The rules are functions over a desk, a file for each subject: ``submitting``, ``attempts``, ``retrying``, ``depending``,
-``queueing``, ``staffing``, ``allocating``, ``dead_letters``, ``settings``, ``schedules``. ``machine`` says which command
-goes where.
+``queueing``, ``staffing``, ``governing``, ``admission``, ``rollouts``, ``allocating``, ``dead_letters``, ``settings``,
+``schedules``. ``machine`` says which command goes where.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from hashlib import sha256
 
 from msgspec import Struct
 
-from merit.allocation.strategy import Strategy
+from merit.allocation.strategy import MakeStrategy
 from merit.core.apply import apply
 from merit.core.backlog import Backlog
 from merit.core.gates import Gates
+from merit.core.lines import Lines
 from merit.core.state import State
 from merit.core.timers import Timers
 from merit.model.effects import Effect
@@ -27,7 +29,6 @@ from merit.model.tasks import Progress, Refusal, Task
 class Seat(Struct):
     """Soft state: a worker as this process sees it. ``granted`` and ``used`` count credits since it attached."""
 
-    capabilities: tuple[str, ...]
     session: int = 0
     attached: bool = False
     granted: int = 0
@@ -38,13 +39,18 @@ class Seat(Struct):
 
 
 class Desk:
-    """See the module. ``timers``, ``backlog``, ``gates``, ``staff`` and the strategy's index follow from the state (but
-    for what tenants and rates have used up); ``seats``, ``progress``, ``beats_ns`` and ``usual_ns`` are soft: true only
-    of this process, never journalled."""
+    """See the module. ``timers``, ``backlog``, ``gates`` and ``lines`` follow from the state (but for what tenants and
+    rates have used up); ``seats``, ``progress``, ``beats_ns`` and ``usual_ns`` are soft: true only of this process, never
+    journalled.
 
-    def __init__(self, state: State, strategy: Strategy, limits: Limits) -> None:
+    Args:
+        state: where the journal ends.
+        catalogue: by name, the strategies that there are.
+        limits: bounds and times.
+    """
+
+    def __init__(self, state: State, catalogue: Mapping[str, MakeStrategy], limits: Limits) -> None:
         self.state = state
-        self.strategy = strategy
         self.limits = limits
         self.now_ns = 0
         self.quiet_until_ns = 0
@@ -52,8 +58,15 @@ class Desk:
         self.timers = Timers()
         self.gates = Gates(self.timers)
         self.backlog = Backlog(limits.ageing_ns, self.gates)
-        self.staff: dict[str, dict[str, None]] = {}
-        """By capability: workers that offer it, are active and attached."""
+        self.ready: dict[str, None] = {}
+        """Lines for which a task came or a worker may have got room since the last ``Allocate``."""
+        self.lines = Lines(state, self.backlog, self.ready, catalogue)
+        self.touched: dict[str, None] = {}
+        """Workers whose room, or what they are at, may have changed since the last decision."""
+        self.probing: dict[str, dict[str, bool | None]] = {}
+        """By worker on probation: its probes by their tasks; whether each was right, None: not known yet."""
+        self.probed: deque[Task] = deque()
+        """Probes that have ended, for ``conclude``."""
         self.beating: set[str] = set()
         """Capabilities that some worker has offered with a heartbeat time-out."""
         self.beats_ns: dict[str, int] = {}
@@ -64,8 +77,6 @@ class Desk:
         self.progress: dict[str, Progress] = {}
         self.affected: deque[tuple[Task, str]] = deque()
         """Tasks that one which has ended concerns, and why they have to die, or nothing; for ``FollowUp``."""
-        self.ready: dict[str, None] = {}
-        """Capabilities for which a task came or a worker got room since the last ``Allocate``."""
         self.payloads: dict[bytes, bytes] = {}
         """Contents of the events emitted since the kernel last took them, by digest."""
         self.payload_bytes = 0

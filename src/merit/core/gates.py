@@ -31,7 +31,7 @@ class Parked(Protocol):
     """What can wait for a gate."""
 
     @property
-    def capability(self) -> str:
+    def line(self) -> str:
         """Whose tasks it holds."""
         ...
 
@@ -51,7 +51,7 @@ class Gate:
         """Of its timer."""
         self.holders: set[str] = set()
         self.parked: dict[tuple[str, str, str], Parked] = {}
-        """By capability, tenant and key, as far as they are told apart here: a queue that empties and fills again and
+        """By line, tenant and key, as far as they are told apart here: a queue that empties and fills again and
         again waits once."""
         self._next_ns = now_ns
         self.change(rule)

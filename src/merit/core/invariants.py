@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
+from merit.allocation.feasibility import capacity_of, lacking
+from merit.core.allocating import room_of
 from merit.core.desk import Desk
+from merit.core.line import Line, in_use_by
 from merit.core.retrying import failed_by
 from merit.core.schedules import SCHEDULE_KEY
 from merit.core.staffing import WORKER_KEY
@@ -47,6 +50,7 @@ def check(desk: Desk | None, state: State) -> None:
     _check_dependents(state)
     _check_sums(state)
     _check_dead_letters(state)
+    _check_fleet(state)
     if desk is not None:
         _check_backlog(desk)
         _check_gates(desk)
@@ -61,25 +65,39 @@ def check_allocated(desk: Desk) -> None:
     Raises:
         InvariantBroken: something does.
     """
-    rooms = _rooms(desk)
+    _holds(not desk.ready, "cell", f"lines {list(desk.ready)} are still to be allocated")
     # A rate may allow it by now, while the timer that says so is about to go off.
     soon = {
-        unit.capability
-        for gate in desk.gates
-        if desk.timers.due_ns(gate.key) is not None
-        for unit in gate.parked.values()
+        unit.line for gate in desk.gates if desk.timers.due_ns(gate.key) is not None for unit in gate.parked.values()
     }
-    for capability, queue in desk.backlog.queues.items():
-        waits = capability in desk.state.paused or capability in soon
+    for name, queue in desk.backlog.queues.items():
+        waits = queue.capability in desk.state.paused or name in soon
         pick = None if waits else queue.pick(desk.now_ns)
         if pick is None:
             continue
-        able = {name for name in rooms if capability in desk.seats[name].capabilities}
-        if not desk.staff.get(capability, {}).keys() <= failed_by(pick.task):
+        line = desk.lines.by_name[name]
+        if not desk.lines.belongs(pick.task, line) and not (line.guided and line.demand.worker):
+            # It goes to its own line when it would be given out: until then nobody there may be able to do it. (If another
+            # worker has its key by now, it waits its turn.)
+            line = desk.lines.route(pick.task)
+        able = {worker.id for worker in desk.state.workers.values() if _may_take(desk, line, worker)}
+        if not line.roster.keys() <= failed_by(pick.task):
             able -= failed_by(pick.task)
         if able:
-            _that(False, pick.task, f"waits for {capability}, and worker {min(able)} has room")
-    _holds(not desk.ready, "cell", f"capabilities {list(desk.ready)} are still to be allocated")
+            _that(False, pick.task, f"waits for {queue.capability}, and worker {min(able)} has room")
+
+
+def _may_take(desk: Desk, line: Line, worker: Worker) -> bool:
+    """Whether the worker can be given one more task of the line now; worked out anew from the state."""
+    seat = desk.seats[worker.id]
+    fit = line.fit(worker) if seat.attached else None
+    if fit is None or not room_of(desk, worker):
+        return False
+    if worker.reserved:
+        queue = desk.backlog.queue_of(desk.state.tasks[worker.reserved])
+        if queue is None or queue.line != line.name:
+            return False
+    return not any(lacking(fit.offer, fit.needs, capacity_of(worker), in_use_by(desk.state, worker)))
 
 
 def _holds(true: bool, about: str, what: str, story: list[str] | None = None) -> None:
@@ -131,8 +149,9 @@ def _check_worker(state: State, worker: Worker) -> None:
 def _check_backlog(desk: Desk) -> None:
     queued: Counter[str] = Counter()
     backlog = desk.backlog
-    for capability, queue in backlog.queues.items():
-        about = f"queue {capability}"
+    for name, queue in backlog.queues.items():
+        about, capability = f"queue {name}", queue.capability
+        _holds(name in desk.lines.by_name and queue.line == name, about, "has no line")
         _holds(queue.size == sum(flow.size for flow in queue.flows.values()), about, "counts wrong")
         _holds(queue.size > 0 and queue.pool is backlog.shares.pool(capability), about, "is out of place")
         for tenant, flow in queue.flows.items():
@@ -144,6 +163,7 @@ def _check_backlog(desk: Desk) -> None:
                 for task in tasks:
                     queued[task.id] += 1
                     _that(desk.state.tasks.get(task.id) is task, task, "is queued and unknown")
+                    _that(backlog.queue_of(task) is queue, task, f"is in queue {name}, and not known to be")
                     _that((task.capability, task.tenant) == (capability, tenant), task, f"is queued for {capability}")
             _holds(flow.size == size, about, f"counts {flow.size} of {tenant} and has {size}")
             _holds(flow.account is queue.pool.account(tenant), about, f"charges {tenant} in the wrong place")
@@ -157,6 +177,9 @@ def _check_backlog(desk: Desk) -> None:
         for account in pool.accounts():
             expected = waiting[account.tenant, id(pool)]
             _holds(account.pending == expected, f"tenant {account.tenant}", f"{account.pending} for {expected} pending")
+    counts = Counter(task.capability for task in _pending_tasks(desk.state))
+    for capability in {*counts, *desk.state.offers}:
+        _holds(backlog.pending(capability) == counts[capability], f"capability {capability}", "counts wrong")
     _holds(backlog.size == sum(waiting.values()), "backlog", f"counts {backlog.size} for {sum(waiting.values())}")
 
 
@@ -190,6 +213,25 @@ def _check_dead_letters(state: State) -> None:
             live[task.tenant] += 1
     counted = {name: tenant.live for name, tenant in state.tenants.items() if tenant.live}
     _holds(counted == dict(live), "tenants", f"{counted} for {dict(live)}")
+
+
+def _check_fleet(state: State) -> None:
+    homes = {at: worker for worker, of_worker in state.homes_of.items() for at in of_worker}
+    reserved = {worker.reserved: worker.id for worker in state.workers.values() if worker.reserved}
+    _holds(reserved == state.reserved, "reserved", f"are {state.reserved}, workers say {reserved}")
+    for task_id in reserved:
+        task = state.tasks.get(task_id)
+        pending = task is not None and task.state is TaskState.PENDING
+        _holds(pending, f"task {task_id}", "has a worker kept free for it, and is not pending")
+    _holds(homes == state.homes and all(state.homes_of.values()), "homes", "are not those of the workers")
+    for worker in {*state.homes.values()} - state.workers.keys():
+        _holds(False, f"worker {worker}", "is the home of keys, and not here")
+    for name, profile in state.profiles.items():
+        _holds(profile.worker == name, f"profile {name}", f"is that of {profile.worker}")
+        _holds(not profile.removed or name not in state.workers, f"worker {name}", "was removed, and is here")
+    if state.profiles_max:
+        unknown = state.workers.keys() - state.profiles.keys()
+        _holds(not unknown or len(state.profiles) >= state.profiles_max, "profiles", f"there is none of {unknown}")
 
 
 def _check_dependents(state: State) -> None:
@@ -277,24 +319,21 @@ def _check_timers(desk: Desk) -> None:
 def _check_seats(desk: Desk) -> None:
     state = desk.state
     _holds(desk.seats.keys() == state.workers.keys(), "seats", "are not those of the workers")
-    rooms = _rooms(desk)
-    for worker_id, seat in desk.seats.items():
-        offered = tuple(offer.name for offer in state.workers[worker_id].offers)
-        _holds(seat.capabilities == offered, f"worker {worker_id}", f"sits with {seat.capabilities}, offers {offered}")
-    placed = desk.strategy.placed()
-    _holds(placed == rooms, "strategy", f"knows {sorted(placed ^ rooms)} wrongly")
+    for worker_id, worker in state.workers.items():
+        about = f"worker {worker_id}"
+        lines = [line for line in desk.lines.by_name.values() if desk.seats[worker_id].attached and line.fit(worker)]
+        stands = desk.lines.stands(worker_id)
+        right = {line.name for line in stands} == {line.name for line in lines} and len(stands) == len(lines)
+        _holds(right, about, f"stands in {[line.name for line in stands]}")
+        if worker_id in desk.touched:
+            continue
+        _holds(worker.room == room_of(desk, worker), about, f"has room for {worker.room}, not {room_of(desk, worker)}")
+        for line in lines:
+            placed = worker_id in line.strategy.placed()
+            _holds(placed == _may_take(desk, line, worker), about, f"is {placed or 'not '}placed in line {line.name}")
+    for line in desk.lines.by_name.values():
+        gone = {*line.roster, *line.strategy.placed()} - state.workers.keys()
+        _holds(not gone and line.strategy.placed() <= line.roster.keys(), f"line {line.name}", f"knows {sorted(gone)}")
     for task_id in (*desk.progress, *desk.beats_ns):
         task = state.tasks.get(task_id)
         _holds(task is not None and not task.state.final, f"task {task_id}", "has progress and is not alive")
-
-
-def _rooms(desk: Desk) -> set[str]:
-    """Workers that can be given one more."""
-    return {
-        name
-        for name, seat in desk.seats.items()
-        if seat.attached
-        and seat.used < seat.granted
-        and len(desk.state.workers[name].attempts) < HELD_MAX
-        and desk.state.workers[name].state is WorkerState.ACTIVE
-    }

@@ -11,6 +11,13 @@ Tasks::
 
 A final state never changes. ``AttemptFailed`` leaves the task where it is: what becomes of it is the next event
 (``TaskDelayed`` or ``TaskDied``), in the same record.
+
+Workers::
+
+    (new) ──▶ PROBATION ──▶ ACTIVE ──▶ DRAINING ──▶ GONE      (GONE also from any other)
+                   │  ▲      │  ▲
+                   ▼  │      ▼  │
+                      PAUSED
 """
 
 from __future__ import annotations
@@ -28,9 +35,12 @@ from merit.model.events import (
     TaskDelayed,
     TaskDied,
     TaskReleased,
+    WorkerAdmitted,
     WorkerDraining,
     WorkerJoined,
     WorkerLeft,
+    WorkerPaused,
+    WorkerResumed,
 )
 from merit.model.tasks import AttemptState, TaskState
 from merit.model.workers import WorkerState
@@ -65,11 +75,18 @@ ATTEMPT: Mapping[type[Event], Mapping[AttemptState, frozenset[AttemptState]]] = 
     TaskCanceled: {_A.ASSIGNED: frozenset({_A.CANCELED}), _A.RUNNING: frozenset({_A.CANCELED})},
 }
 
-WORKER: Mapping[type[Event], Mapping[WorkerState | None, WorkerState]] = {
-    WorkerJoined: {None: _W.ACTIVE, _W.ACTIVE: _W.ACTIVE, _W.DRAINING: _W.ACTIVE},
-    WorkerDraining: {_W.ACTIVE: _W.DRAINING},
-    WorkerLeft: {_W.ACTIVE: _W.GONE, _W.DRAINING: _W.GONE},
+_PRESENT = (_W.ACTIVE, _W.DRAINING, _W.PROBATION, _W.PAUSED)
+_JOINS_AS = frozenset({_W.ACTIVE, _W.PROBATION, _W.PAUSED})
+
+WORKER: Mapping[type[Event], Mapping[WorkerState | None, frozenset[WorkerState]]] = {
+    WorkerJoined: {None: _JOINS_AS, **dict.fromkeys(_PRESENT, _JOINS_AS)},
+    WorkerAdmitted: {_W.PROBATION: frozenset({_W.ACTIVE})},
+    WorkerPaused: {state: frozenset({_W.PAUSED}) for state in (_W.ACTIVE, _W.PROBATION)},
+    WorkerResumed: {_W.PAUSED: frozenset({_W.ACTIVE, _W.PROBATION})},
+    WorkerDraining: {state: frozenset({_W.DRAINING}) for state in (_W.ACTIVE, _W.PROBATION, _W.PAUSED)},
+    WorkerLeft: {state: frozenset({_W.GONE}) for state in _PRESENT},
 }
+"""Only of a worker that is here; what an operator says of one that is away stands in its profile."""
 
 
 class IllegalTransition(Exception):

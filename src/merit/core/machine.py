@@ -12,13 +12,24 @@ from typing import Any
 
 from msgspec import Struct
 
+from merit.core.admission import conclude, recall_probes, set_admission
 from merit.core.allocating import allocate
 from merit.core.attempts import task_due
 from merit.core.dead_letters import purge_dead, retry_dead
 from merit.core.depending import follow_up, unfinished
 from merit.core.desk import Desk, Seat
 from merit.core.gates import GATE_KEY
+from merit.core.governing import (
+    drain_worker,
+    pause_worker,
+    register_worker,
+    remove_worker,
+    resume_worker,
+    set_allocation,
+    tell_worker,
+)
 from merit.core.queueing import come_forward, enqueue
+from merit.core.rollouts import end_rollout, start_rollout
 from merit.core.schedules import (
     SCHEDULE_KEY,
     plan,
@@ -29,7 +40,7 @@ from merit.core.schedules import (
     set_schedule,
 )
 from merit.core.settings import pause_queue, resume_queue, set_rule, set_tenant
-from merit.core.staffing import WORKER_KEY, attach_worker, detach_worker, take_frame, worker_due
+from merit.core.staffing import WORKER_KEY, attach_worker, detach_worker, take_frame, welcome, worker_due
 from merit.core.submitting import cancel_tasks, submit_tasks
 from merit.core.timing import arm
 from merit.model.commands import (
@@ -39,20 +50,30 @@ from merit.model.commands import (
     CancelTasks,
     Command,
     DetachWorker,
+    DrainWorker,
+    EndRollout,
     FollowUp,
     PauseQueue,
+    PauseWorker,
     PlanSchedule,
     PurgeDead,
+    RegisterWorker,
     RemoveSchedule,
+    RemoveWorker,
     ResumeQueue,
+    ResumeWorker,
     RetryDead,
     RunSchedule,
+    SetAdmission,
+    SetAllocation,
     SetRule,
     SetSchedule,
     SetTenant,
     StartLeadership,
+    StartRollout,
     SubmitTasks,
     TakeFrame,
+    TellWorker,
     Tick,
 )
 from merit.model.effects import Effect
@@ -73,7 +94,7 @@ class Machine(Desk):
 
     Args:
         state: where the journal ends.
-        strategy: who gets a task; a fresh one, which learns of the workers as they attach.
+        catalogue: by name, the strategies that there are.
         limits: bounds and times.
     """
 
@@ -88,6 +109,8 @@ class Machine(Desk):
         self.cursor = command
         self.events, self.effects, self.refusals = [], [], []
         _HANDLERS[type(command)](self, command)
+        while self.probed:
+            conclude(self, self.probed.popleft())
         return Decision(self.events, self.effects, self.refusals)
 
     def next_due_ns(self) -> int | None:
@@ -111,18 +134,19 @@ def _start_leadership(desk: Desk, command: StartLeadership) -> None:
             limits.dead_letters_bytes_max,
             limits.keys_max,
             limits.keys_ns,
+            limits.profiles_max,
+            limits.homes_max,
         )
-    )
-    desk.beating.update(
-        offer.name for worker in state.workers.values() for offer in worker.offers if offer.heartbeat_timeout_ns
     )
     for rule in state.rules.values():
         desk.gates.set(rule, desk.now_ns)
     for name, tenant in state.tenants.items():
         desk.backlog.shares.set_weight(name, tenant.terms.weight)
+    for capability in state.rollouts:
+        desk.lines.consider(capability)
     for worker in state.workers.values():
-        desk.seats[worker.id] = Seat(tuple(offer.name for offer in worker.offers), seen_ns=desk.now_ns)
-        desk.backlog.join(desk.seats[worker.id].capabilities)
+        desk.seats[worker.id] = Seat(seen_ns=desk.now_ns)
+        welcome(desk, worker)
         desk.timers.arm(WORKER_KEY + worker.id, grace_until_ns)
     for task in state.tasks.values():
         if task.state.final:
@@ -136,6 +160,7 @@ def _start_leadership(desk: Desk, command: StartLeadership) -> None:
         arm(desk, task)
     for planned in state.schedules.values():
         plan(desk, planned)
+    recall_probes(desk)
 
 
 def _awake(desk: Desk, _command: Awake) -> None:
@@ -187,4 +212,14 @@ _HANDLERS: Mapping[type[Command], Callable[[Desk, Any], None]] = {
     RemoveSchedule: remove_schedule,
     RunSchedule: run_schedule,
     PlanSchedule: plan_schedule,
+    RegisterWorker: register_worker,
+    DrainWorker: drain_worker,
+    PauseWorker: pause_worker,
+    ResumeWorker: resume_worker,
+    RemoveWorker: remove_worker,
+    TellWorker: tell_worker,
+    SetAllocation: set_allocation,
+    SetAdmission: set_admission,
+    StartRollout: start_rollout,
+    EndRollout: end_rollout,
 }

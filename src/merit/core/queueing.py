@@ -16,8 +16,9 @@ _AVERAGED_OVER_BITS = 3
 
 def enqueue(desk: Desk, task: Task) -> None:
     """The task has just become pending."""
-    desk.backlog.push(task)
-    desk.ready[task.capability] = None
+    line = desk.lines.route(task).name
+    desk.backlog.push(task, line)
+    desk.ready[line] = None
 
 
 def queue_due_ns(desk: Desk, task: Task) -> int:
@@ -35,7 +36,7 @@ def freed(desk: Desk, task: Task) -> None:
 def come_forward(desk: Desk, units: Iterable[Parked]) -> None:
     """These waited at a limit that is, or may be, open."""
     for unit in units:
-        desk.ready[unit.capability] = None
+        desk.ready[unit.line] = None
 
 
 def cost_ns(desk: Desk, task: Task) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from merit.core.apply import apply
 from merit.core.state import Payloads, State
-from merit.model.events import AttemptAssigned, Event, ScheduleFired, TaskReleased, TaskSubmitted
+from merit.model.events import AttemptAssigned, Event, ScheduleFired, TaskReleased, TaskSubmitted, WorkerReserved
 from merit.model.tasks import Task, TaskState
 from merit.model.workers import Worker, WorkerState
 
@@ -38,8 +38,8 @@ class Recollection:
                 keys_ns=_ALL,
             )
         state = self._states.get(name)
-        if state is None or isinstance(event, ScheduleFired):
-            return
+        if state is None or isinstance(event, (ScheduleFired, WorkerReserved)):
+            return  # it names the task, and is about something else
         if isinstance(event, AttemptAssigned) and event.worker not in state.workers:
             state.workers[event.worker] = Worker(event.worker, "", "", (), 1, (), 0, WorkerState.ACTIVE, {})
         if isinstance(event, TaskReleased) and state.tasks[name].state is not TaskState.WAITING:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from merit.core.desk import Desk
 from merit.core.queueing import come_forward
+from merit.core.reserving import let_go
 from merit.model.commands import PauseQueue, ResumeQueue, SetRule, SetTenant
 from merit.model.events import QueuePaused, QueueResumed, RuleSet, TenantSet
 from merit.model.limits import RULES_MAX
@@ -14,6 +15,9 @@ def pause_queue(desk: Desk, command: PauseQueue) -> None:
     """Nothing of the capability is given out any more."""
     if command.capability not in desk.state.paused and _full(desk):
         return
+    for task_id, worker in list(desk.state.reserved.items()):
+        if desk.state.tasks[task_id].capability == command.capability:
+            let_go(desk, worker)
     desk.emit(QueuePaused(command.capability, command.principal, command.reason))
 
 
@@ -23,7 +27,7 @@ def resume_queue(desk: Desk, command: ResumeQueue) -> None:
         desk.refusals.append(Refusal("", "conflict", "capability", f"{command.capability} is not paused"))
         return
     desk.emit(QueueResumed(command.capability, command.principal))
-    desk.ready[command.capability] = None
+    desk.lines.mark(command.capability)
 
 
 def set_rule(desk: Desk, command: SetRule) -> None:

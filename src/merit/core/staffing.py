@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from merit.core.admission import cancel_probes, probe, to_be_probed
 from merit.core.allocating import rate, send
 from merit.core.attempts import fail, take_report, take_returned, take_started
 from merit.core.desk import Desk, Seat
+from merit.core.reserving import let_go
 from merit.model.commands import AttachWorker, DetachWorker, TakeFrame
-from merit.model.effects import CloseWorker, SendCancel
+from merit.model.effects import CloseWorker, SendCancel, SendDrain, SendWords
 from merit.model.events import (
     WorkerDraining,
+    WorkerHeard,
     WorkerJoined,
     WorkerLeft,
 )
-from merit.model.frames import AttemptRef
+from merit.model.frames import AttemptRef, Hello
 from merit.model.limits import CAPABILITIES_MAX, SECOND_NS
 from merit.model.tasks import AttemptState, Failure, Progress
 from merit.model.workers import Worker, WorkerState
@@ -35,6 +38,11 @@ def attach_worker(desk: Desk, command: AttachWorker) -> None:
         reason = f"this cell knows {len(state.offers):,} capabilities, and {CAPABILITIES_MAX:,} is its bound"
         desk.effects.append(CloseWorker(hello.worker, hello.boot, hello.session, reason))
         return
+    profile = state.profiles.get(hello.worker)
+    if profile is not None and profile.removed:
+        reason = f"worker {hello.worker} was removed: {profile.reason}; let it join again with: merit worker resume"
+        desk.effects.append(CloseWorker(hello.worker, hello.boot, hello.session, reason, permanent=True))
+        return
     resumed = worker is not None and worker.boot == hello.boot
     if resumed and seat is not None and hello.session <= seat.session:
         reason = f"session {hello.session} is over; session {seat.session} of this worker came after it"
@@ -42,39 +50,70 @@ def attach_worker(desk: Desk, command: AttachWorker) -> None:
         return
     if worker is not None and not resumed:
         _lose_attempts(desk, worker, f"worker {worker.id} was started anew")
-    if worker is None or not resumed or worker.offers != hello.offers:
+    drains = worker is not None and resumed and worker.state is WorkerState.DRAINING
+    if worker is None or not resumed or not _same(worker, hello):
         _join(desk, command, worker)
-    names = tuple(offer.name for offer in hello.offers)
-    desk.beating.update(offer.name for offer in hello.offers if offer.heartbeat_timeout_ns)
-    desk.backlog.join(names)
-    _unstaff(desk, hello.worker)
-    desk.seats[hello.worker] = Seat(names, hello.session, True, command.credits, 0, desk.now_ns, desk.now_ns)
-    if state.workers[hello.worker].state is WorkerState.ACTIVE:
-        for name in names:
-            desk.staff.setdefault(name, {})[hello.worker] = None
-    _reconcile(desk, state.workers[hello.worker], hello.held)
+        if drains:
+            desk.emit(WorkerDraining(hello.worker))
+    desk.seats[hello.worker] = Seat(hello.session, True, command.credits, 0, desk.now_ns, desk.now_ns)
+    worker = state.workers[hello.worker]
+    desk.lines.seat(worker)
+    _reconcile(desk, worker, hello.held)
     desk.timers.arm(WORKER_KEY + hello.worker, desk.now_ns + desk.limits.stale_ns)
     rate(desk, hello.worker)
+    profile = state.profiles.get(hello.worker)
+    if profile is not None and profile.words:
+        desk.effects.append(SendWords(hello.worker, profile.words))
+    if drains:
+        # It may not have heard so on the stream before.
+        desk.effects.append(SendDrain(hello.worker))
 
 
-def _unstaff(desk: Desk, worker_id: str) -> None:
-    """The worker takes nothing more, for now at least. A task that would rather have gone to it than to one that has
-    failed the task need not wait for it."""
-    seat = desk.seats.get(worker_id)
-    for capability in seat.capabilities if seat is not None else ():
-        others = desk.staff.get(capability)
-        if others is not None and others.pop(worker_id, 0) is None:
-            desk.ready[capability] = None
-            if not others:
-                del desk.staff[capability]
+def _same(worker: Worker, hello: Hello) -> bool:
+    """Whether what it says of itself is what it said before."""
+    said = (hello.offers, hello.concurrency, hello.tags, hello.capacity, hello.tenants)
+    return said == (worker.offers, worker.concurrency, worker.tags, worker.capacity, worker.tenants)
 
 
 def _join(desk: Desk, command: AttachWorker, worker: Worker | None) -> None:
-    hello = command.hello
-    if worker is not None and worker.attempts:
-        # The same boot came back with other capabilities: what it holds of before is not what it can do now.
-        _lose_attempts(desk, worker, f"worker {worker.id} changed its capabilities")
-    desk.emit(WorkerJoined(hello.worker, hello.boot, command.tenant, hello.offers, hello.concurrency, hello.tags))
+    hello, state = command.hello, desk.state
+    if worker is not None:
+        if worker.attempts:
+            # The same boot came back with other capabilities: what it holds of before is not what it can do now.
+            _lose_attempts(desk, worker, f"worker {worker.id} changed what it offers")
+        let_go(desk, worker.id)
+        desk.lines.unseat(worker.id)
+        desk.lines.part(worker)
+    profile = state.profiles.get(hello.worker)
+    joins_as = WorkerState.ACTIVE
+    if profile is not None and profile.paused:
+        joins_as = WorkerState.PAUSED
+    elif to_be_probed(state, hello.offers, profile):
+        joins_as = WorkerState.PROBATION
+    desk.emit(
+        WorkerJoined(
+            hello.worker,
+            hello.boot,
+            command.tenant,
+            hello.offers,
+            hello.concurrency,
+            hello.tags,
+            hello.capacity,
+            hello.tenants,
+            joins_as,
+        )
+    )
+    welcome(desk, state.workers[hello.worker])
+    if joins_as is WorkerState.PROBATION:
+        probe(desk, state.workers[hello.worker])
+
+
+def welcome(desk: Desk, worker: Worker) -> None:
+    """Let the indexes know of a worker that is here."""
+    names = tuple(offer.name for offer in worker.offers)
+    desk.beating.update(offer.name for offer in worker.offers if offer.heartbeat_timeout_ns)
+    desk.backlog.join(names)
+    desk.lines.join(worker)
 
 
 def _reconcile(desk: Desk, worker: Worker, held: tuple[AttemptRef, ...]) -> None:
@@ -111,9 +150,12 @@ def take_frame(desk: Desk, command: TakeFrame) -> None:
         if worker.attempts.get(note.task) == note.number:
             take_note(desk, note)
     seat.granted = max(seat.granted, command.credits)
-    if command.draining and worker.state is WorkerState.ACTIVE:
+    if command.heard:
+        desk.emit(WorkerHeard(worker.id, command.heard))
+    if command.draining and worker.state is not WorkerState.DRAINING:
+        let_go(desk, worker.id)
         desk.emit(WorkerDraining(worker.id))
-        _unstaff(desk, worker.id)
+        desk.lines.seat(worker)
     rate(desk, worker.id)
 
 
@@ -135,28 +177,33 @@ def detach_worker(desk: Desk, command: DetachWorker) -> None:
     seat = desk.seats.get(command.worker)
     if worker is None or seat is None or worker.boot != command.boot or seat.session != command.session:
         return
-    _unstaff(desk, worker.id)
+    let_go(desk, worker.id)
+    desk.lines.unseat(worker.id)
     seat.attached = False
-    desk.strategy.remove(worker.id)
+    desk.touched[worker.id] = None
     if command.bye:
         # Who says goodbye holds nothing: what it still has here was on its way and has not begun.
         for task_id, number in reversed(list(worker.attempts.items())):
             take_returned(desk, worker, AttemptRef(task_id, number))
-        _leave(desk, worker, lost=False, reason="said goodbye")
+        leave(desk, worker, lost=False, reason="said goodbye")
     else:
         until_ns = max(desk.now_ns + desk.limits.reconnect_ns, desk.state.grace_until_ns)
         desk.timers.arm(WORKER_KEY + worker.id, until_ns)
 
 
-def _leave(desk: Desk, worker: Worker, *, lost: bool, reason: str) -> None:
+def leave(desk: Desk, worker: Worker, *, lost: bool, reason: str, permanent: bool = False) -> None:
+    """The worker is here no more; what it had is tried elsewhere. ``permanent``: it need not try to come back."""
+    let_go(desk, worker.id)
     _lose_attempts(desk, worker, f"worker {worker.id} {reason}")
+    desk.lines.unseat(worker.id)
     desk.emit(WorkerLeft(worker.id, lost, reason))
-    desk.strategy.remove(worker.id)
+    desk.lines.part(worker)
     desk.timers.disarm(WORKER_KEY + worker.id)
-    _unstaff(desk, worker.id)
+    desk.touched.pop(worker.id, None)
+    cancel_probes(desk, worker.id)
     seat = desk.seats.pop(worker.id, None)
     if seat is not None and seat.attached:
-        desk.effects.append(CloseWorker(worker.id, worker.boot, seat.session, reason))
+        desk.effects.append(CloseWorker(worker.id, worker.boot, seat.session, reason, permanent))
 
 
 def _lose_attempts(desk: Desk, worker: Worker, reason: str) -> None:
@@ -172,8 +219,8 @@ def worker_due(desk: Desk, worker_id: str) -> None:
         return
     stale_ns = max(seat.seen_ns + desk.limits.stale_ns, desk.state.grace_until_ns)
     if not seat.attached:
-        _leave(desk, worker, lost=True, reason="was disconnected and did not come back in time")
+        leave(desk, worker, lost=True, reason="was disconnected and did not come back in time")
     elif stale_ns <= desk.now_ns:
-        _leave(desk, worker, lost=True, reason=f"was silent for {desk.limits.stale_ns // SECOND_NS} s")
+        leave(desk, worker, lost=True, reason=f"was silent for {desk.limits.stale_ns // SECOND_NS} s")
     else:
         desk.timers.arm(WORKER_KEY + worker_id, stale_ns)

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 
 from msgspec import Struct, field
 
+from merit.model.fleet import Admission, Allocation, Rollout
 from merit.model.rules import Rule, RuleKind, TenantTerms
 from merit.model.schedules import Planned
 from merit.model.tasks import Task
-from merit.model.workers import Offer, Worker
+from merit.model.workers import Offer, Profile, Worker
 
 Payloads = Mapping[bytes, bytes]
 """Contents by their SHA-256 digest. One that is missing has been erased and reads as empty."""
@@ -74,6 +75,22 @@ class State(Struct):
     """By capability of which nothing is given out: why."""
     rules: dict[tuple[RuleKind, str], Rule] = field(default_factory=dict)
     schedules: dict[str, Planned] = field(default_factory=dict)
+    profiles_max: int = 0
+    homes_max: int = 0
+    profiles: dict[str, Profile] = field(default_factory=dict)
+    """By worker, also while it is away; who joined longest ago comes first."""
+    allocations: dict[str, Allocation] = field(default_factory=dict)
+    """By capability; under the empty name that of the system."""
+    admissions: dict[str, Admission] = field(default_factory=dict)
+    """By capability."""
+    rollouts: dict[str, Rollout] = field(default_factory=dict)
+    """By capability."""
+    homes: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    """By tenant, stateful capability and key, oldest first: the worker that has its tasks."""
+    reserved: dict[str, str] = field(default_factory=dict)
+    """By task that waits: the worker that is kept free for it. Follows from the workers."""
+    homes_of: dict[str, dict[tuple[str, str, str], None]] = field(default_factory=dict)
+    """The same by worker; follows from ``homes``."""
 
     def needed(self, task: Task) -> list[Task]:
         """Of what ``task`` needs, what is kept here. A task that came under such an id later than ``task`` itself is

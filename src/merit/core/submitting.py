@@ -8,6 +8,8 @@ from merit.core.apply import content_digest
 from merit.core.attempts import cancel_attempts, settled
 from merit.core.depending import ended
 from merit.core.desk import Desk
+from merit.core.lines import Bespoken
+from merit.core.queueing import enqueue
 from merit.core.timing import arm
 from merit.model.commands import CancelTasks, SubmitTasks
 from merit.model.effects import TellKnown, TellSettled
@@ -16,7 +18,7 @@ from merit.model.events import (
     TaskSubmitted,
 )
 from merit.model.limits import SECOND_NS
-from merit.model.tasks import AttemptState, Refusal, Task, TaskSpec, TaskState, Terms
+from merit.model.tasks import AttemptState, Demand, Refusal, Task, TaskSpec, TaskState, Terms
 
 _ATTEMPT_LIVE_MAX = AttemptState.RUNNING
 _PENDING = TaskState.PENDING
@@ -71,8 +73,7 @@ def admit(desk: Desk, spec: TaskSpec, tenant: str, principal: str) -> Task:
     )
     task = desk.state.tasks[spec.id]
     if task.state is _PENDING:
-        desk.backlog.push(task)
-        desk.ready[task.capability] = None
+        enqueue(desk, task)
     return task
 
 
@@ -83,6 +84,7 @@ def _check_submit(desk: Desk, command: SubmitTasks) -> list[TaskSpec]:
     fresh: list[TaskSpec] = []
     batch: set[str] = set()
     batch_keys: dict[str, TaskSpec] = {}
+    bespoken = Bespoken()
     room = min(desk.limits.live_tasks_max - desk.state.live, _room_of_tenant(desk, command.tenant))
     room_bytes = desk.limits.live_bytes_max - desk.state.live_bytes
     for spec in command.tasks:
@@ -100,7 +102,7 @@ def _check_submit(desk: Desk, command: SubmitTasks) -> list[TaskSpec]:
         if terms is not None and terms.idempotency_key and _is_known(desk, spec, terms, command, batch_keys):
             continue
         size_bytes = spec.request_bytes
-        refusal = _check_new(desk, spec, command.tenant, batch, room, room_bytes - size_bytes)
+        refusal = _check_new(desk, spec, command.tenant, batch, bespoken, room, room_bytes - size_bytes)
         if refusal is not None:
             desk.refusals.append(refusal)
             if command.atomic and refusal.code == "exhausted":
@@ -175,10 +177,12 @@ def refusal_of(desk: Desk, spec: TaskSpec, tenant: str) -> Refusal | None:
         return Refusal(spec.id, "conflict", "id", "names a task already; make a new id")
     room = min(desk.limits.live_tasks_max - desk.state.live, _room_of_tenant(desk, tenant))
     room_bytes = desk.limits.live_bytes_max - desk.state.live_bytes - spec.request_bytes
-    return _check_new(desk, spec, tenant, set(), room, room_bytes)
+    return _check_new(desk, spec, tenant, set(), Bespoken(), room, room_bytes)
 
 
-def _check_new(desk: Desk, spec: TaskSpec, tenant: str, batch: set[str], room: int, room_bytes: int) -> Refusal | None:
+def _check_new(
+    desk: Desk, spec: TaskSpec, tenant: str, batch: set[str], bespoken: Bespoken, room: int, room_bytes: int
+) -> Refusal | None:
     """``room`` is there for how many tasks, this one among them; ``room_bytes`` is left once it is taken."""
     if spec.id in batch:
         return Refusal(spec.id, "conflict", "id", "stands twice in this submit")
@@ -188,12 +192,30 @@ def _check_new(desk: Desk, spec: TaskSpec, tenant: str, batch: set[str], room: i
         reason = _check_dependency(desk, needed, spec, tenant, batch)
         if reason:
             return Refusal(spec.id, "not_found", "after", reason)
-    queue = desk.backlog.queues.get(spec.capability)
+    if spec.terms is not None and spec.terms.demand is not None:
+        refusal = _check_demand(desk, spec, spec.terms.demand, bespoken)
+        if refusal is not None:
+            return refusal
     # Near the bound the whole of the submit counts, whatever capabilities it is for: it comes again a little later.
-    full = queue is not None and queue.size + len(batch) >= desk.limits.capability_pending_max
+    pending = desk.backlog.pending(spec.capability)
+    full = bool(pending) and pending + len(batch) >= desk.limits.capability_pending_max
     if room < 1 or room_bytes < 0 or full:
         return _exhausted(desk, spec, tenant, len(batch), full=full)
     return None
+
+
+def _check_demand(desk: Desk, spec: TaskSpec, demand: Demand, bespoken: Bespoken) -> Refusal | None:
+    """What it asks of a worker is known, and not one thing too many that is asked at a time."""
+    if demand.strategy and demand.strategy not in desk.lines.catalogue:
+        known = ", ".join(sorted(desk.lines.catalogue))
+        return Refusal(spec.id, "invalid", "terms.demand.strategy", f"{demand.strategy} is none of {known}")
+    if desk.lines.takes(spec.capability, demand, bespoken, desk.limits.lines_max, desk.limits.broad_lines_max):
+        return None
+    reason = (
+        f"tasks that wait ask for too many different things of workers ({desk.limits.lines_max:,}, or "
+        f"{desk.limits.broad_lines_max:,} of one capability); ask for fewer different ones, or submit again later"
+    )
+    return Refusal(spec.id, "exhausted", "terms.demand", reason, SECOND_NS)
 
 
 def _exhausted(desk: Desk, spec: TaskSpec, tenant: str, before: int, *, full: bool) -> Refusal:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from merit.core.backlog import CapabilityQueue
+from merit.allocation.feasibility import reasons_against
+from merit.core.backlog import LineQueue
 from merit.core.desk import Desk
 from merit.core.gates import Gate
+from merit.core.line import Line
 from merit.core.retrying import failed_by
 from merit.model.limits import SECOND_NS
 from merit.model.rules import RuleKind
 from merit.model.tasks import Task, TaskState
-from merit.model.workers import WorkerState
+from merit.model.tenancy import PROBE_TENANT
+from merit.model.workers import Worker, WorkerState
 
 _NAMED_MAX = 3
 _LIMITED_BY = {
@@ -66,11 +69,8 @@ def _pending(desk: Desk, task: Task) -> str:
     if capability in state.paused:
         reason = f": {state.paused[capability]}" if state.paused[capability] else ""
         return f"the queue of {capability} is paused{reason}; resume it with: merit queue resume {capability}"
-    able = [
-        worker
-        for worker in state.workers.values()
-        if desk.seats[worker.id].attached and any(offer.name == capability for offer in worker.offers)
-    ]
+    offering = [worker for worker in state.workers.values() if worker.offer(capability) is not None]
+    able = [worker for worker in offering if desk.seats[worker.id].attached]
     if not able:
         known = capability in state.offers
         return (
@@ -81,16 +81,32 @@ def _pending(desk: Desk, task: Task) -> str:
     for gate in desk.gates.over(task, desk.now_ns):
         if gate.closed(desk.now_ns):
             return _limited(gate)
-    active = [worker for worker in able if worker.state is WorkerState.ACTIVE]
-    if not active:
-        return f"every worker that offers {capability} is draining"
-    failed = failed_by(task) & {worker.id for worker in active}
-    if failed & desk.strategy.placed() and len(failed) < len(active):
+    line = desk.lines.route(task)
+    if not line.roster:
+        return _nobody(line, able)
+    failed = failed_by(task) & line.roster.keys()
+    if failed & line.strategy.placed() and len(failed) < len(line.roster):
         return f"it waits for a worker that has not failed it; {', '.join(sorted(failed)[:_NAMED_MAX])} did"
-    queue = desk.backlog.queues.get(capability)
+    queue = desk.backlog.queue_of(task)
     before = _before(queue, task) if queue is not None else 0
-    workers = f"all {len(active)} workers that offer {capability} are" if len(active) > 1 else f"{active[0].id} is"
+    names = list(line.roster)
+    suited = f"offer {capability}" if line.plain else f"may do it of those that offer {capability}"
+    workers = f"all {len(names)} workers that {suited} are" if len(names) > 1 else f"{names[0]} is"
     return f"{workers} busy; about {before:,} go before it" if before else f"{workers} busy; it is next"
+
+
+def _nobody(line: Line, able: list[Worker]) -> str:
+    """Why none of the workers that offer the capability may do the task."""
+    capability = line.capability
+    if all(worker.state is WorkerState.DRAINING for worker in able):
+        return f"every worker that offers {capability} is draining"
+    probing = line.tenant == PROBE_TENANT
+    said = [
+        f"{worker.id} {next(reasons_against(worker, capability, line.demand, line.tenant, probing=probing))}"
+        for worker in able[:_NAMED_MAX]
+    ]
+    more = f" and {len(able) - _NAMED_MAX} more" if len(able) > _NAMED_MAX else ""
+    return f"no connected worker may do it: {'; '.join(said)}{more}"
 
 
 def _limited(gate: Gate) -> str:
@@ -101,7 +117,7 @@ def _limited(gate: Gate) -> str:
     return f"the limit of {rule.rate_millihz / 1_000:g} a second for {what} is reached"
 
 
-def _before(queue: CapabilityQueue, task: Task) -> int:
+def _before(queue: LineQueue, task: Task) -> int:
     """About how many of the same capability go before the task, without counting them: of its own tenant those that
     came before it and are still there at most, and of each other tenant as many."""
     flow = queue.flows.get(task.tenant)

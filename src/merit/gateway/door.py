@@ -10,28 +10,24 @@ import time
 from collections.abc import Callable, Mapping
 from typing import ParamSpec
 
-from merit.gateway.fields import BadField, check_digest, check_name, check_range, check_text
+from merit.gateway.fields import BadField, check_digest, check_name, check_text
 from merit.gateway.json_check import BadJson, check_json
-from merit.gateway.schemas import BadSchema, Schemas
-from merit.gateway.terms_check import check_terms
-from merit.model.frames import ClientFrame, Hello, WorkerFrame
+from merit.gateway.schemas import Schemas
+from merit.gateway.terms_check import check_terms, in_normal_form
+from merit.gateway.worker_check import check_hello
+from merit.model.frames import ClientFrame, WorkerFrame
 from merit.model.ids import is_task_id
 from merit.model.limits import (
     ATTEMPTS_MAX,
-    CAPABILITIES_PER_WORKER_MAX,
-    CONCURRENCY_MAX,
     DEPENDENCIES_MAX,
     DESCRIPTION_LENGTH_MAX,
     FAILURE_DETAIL_LENGTH_MAX,
     FAILURE_MESSAGE_LENGTH_MAX,
-    HELLO_BYTES_MAX,
     LOG_LINES_MAX,
     NAME_LENGTH_MAX,
     PAYLOAD_INLINE_BYTES_MAX,
     RUN_TIMEOUT_NS_MAX,
-    SCHEMA_BYTES_MAX,
     SUBMIT_TASKS_MAX,
-    TAGS_MAX,
     TIMEOUT_NS_MAX,
     TRAIL_BYTES_MAX,
 )
@@ -65,7 +61,7 @@ class Door:
         self._schemas = Schemas()
 
     def client_frame(self, frame: ClientFrame) -> list[Refusal]:
-        """Take what cannot pass out of the frame; the refusals for it."""
+        """Take what cannot pass out of the frame, and put what can into its normal form; the refusals."""
         if frame.hello is not None:
             _violates(check_name, "hello.client_id", frame.hello.client)
         refusals: list[Refusal] = []
@@ -75,12 +71,13 @@ class Door:
             for spec in frame.tasks:
                 refusal = check(spec)
                 if refusal is None:
-                    passed.append(spec)
+                    passed.append(in_normal_form(spec))
                 else:
                     refusals.append(refusal)
             frame.tasks = passed
         if frame.groups:
-            frame.groups = [group for group in frame.groups if self._group_passes(group, refusals)]
+            groups = [group for group in frame.groups if self._group_passes(group, refusals)]
+            frame.groups = [[in_normal_form(spec) for spec in group] for group in groups]
         frame.watch = _ids_only(frame.watch, "watch", refusals)
         frame.cancels = _ids_only(frame.cancels, "cancels", refusals)
         if frame.follow:
@@ -109,8 +106,9 @@ class Door:
             return Refusal(spec.id[:NAME_LENGTH_MAX], "invalid", refused.field, refused.reason)
         return None
 
-    def template(self, spec: TaskSpec) -> None:
-        """Check a task that a schedule makes: as any other, but for what each of its tasks has of its own.
+    def template(self, spec: TaskSpec) -> TaskSpec:
+        """A task that a schedule makes, in its normal form: checked as any other, but for what each of its tasks has of its
+        own.
 
         Raises:
             BadField: for the first field that cannot be.
@@ -131,6 +129,7 @@ class Door:
             self._check_content(spec)
         except BadField as refused:
             raise BadField(f"schedule.template.{refused.field}", refused.reason) from None
+        return in_normal_form(spec)
 
     def _check_spec(self, spec: TaskSpec) -> None:
         if not is_task_id(spec.id):
@@ -197,7 +196,11 @@ class Door:
             ProtocolViolation: something in it cannot be; the stream has to end.
         """
         if frame.hello is not None:
-            self._check_hello(frame.hello)
+            try:
+                check_hello(frame.hello, self._schemas)
+            except BadField as refused:
+                # The process will say the same of itself on every stream.
+                raise ProtocolViolation(str(refused), permanent=True) from None
         for report in frame.reports:
             if report.result:
                 if report.result_blob:
@@ -237,63 +240,6 @@ class Door:
         except BadJson as error:
             raise ProtocolViolation(f"reports.trail: {error}") from None
 
-    def _check_hello(self, hello: Hello) -> None:
-        try:
-            self._check_hello_fields(hello)
-        except ProtocolViolation as violation:
-            raise ProtocolViolation(str(violation), permanent=True) from None
-
-    def _check_hello_fields(self, hello: Hello) -> None:
-        _violates(check_text, "hello.worker_id", hello.worker, 1, NAME_LENGTH_MAX)
-        _violates(check_text, "hello.boot_id", hello.boot, 1, NAME_LENGTH_MAX)
-        if hello.session < 1:
-            raise ProtocolViolation("hello.session: must be 1 or more")
-        if not 1 <= hello.concurrency <= CONCURRENCY_MAX:
-            raise ProtocolViolation(f"hello.concurrency: {hello.concurrency} is not between 1 and {CONCURRENCY_MAX:,}")
-        if not 1 <= len(hello.offers) <= CAPABILITIES_PER_WORKER_MAX:
-            raise ProtocolViolation(
-                f"hello.capabilities: {len(hello.offers)} is not between 1 and {CAPABILITIES_PER_WORKER_MAX}"
-            )
-        _check_tags("hello.tags", hello.tags)
-        contents = sum(
-            len(offer.input_schema) + len(offer.output_schema) + len(offer.description) for offer in hello.offers
-        )
-        if contents > HELLO_BYTES_MAX:
-            raise ProtocolViolation(
-                f"hello.capabilities: schemas and descriptions of {contents:,} bytes; {HELLO_BYTES_MAX:,} at most"
-            )
-        names: set[str] = set()
-        for offer in hello.offers:
-            _violates(check_text, "hello.capabilities.name", offer.name, 1, NAME_LENGTH_MAX)
-            _violates(check_text, "hello.capabilities.version", offer.version, 1, NAME_LENGTH_MAX)
-            if offer.name in names:
-                raise ProtocolViolation(f"hello.capabilities: {offer.name} stands twice")
-            names.add(offer.name)
-            if len(offer.description) > FAILURE_DETAIL_LENGTH_MAX:
-                raise ProtocolViolation(
-                    f"hello.capabilities.description: of {offer.name} has {len(offer.description):,} characters; "
-                    f"{FAILURE_DETAIL_LENGTH_MAX:,} at most"
-                )
-            _check_tags("hello.capabilities.tags", offer.tags)
-            _violates(
-                check_range,
-                f"hello.capabilities.heartbeat_timeout_ns of {offer.name}",
-                offer.heartbeat_timeout_ns,
-                0,
-                RUN_TIMEOUT_NS_MAX,
-            )
-            for field, schema in (("input_schema", offer.input_schema), ("output_schema", offer.output_schema)):
-                self._check_schema(f"hello.capabilities.{field} of {offer.name}", schema)
-
-    def _check_schema(self, field: str, schema: bytes) -> None:
-        if len(schema) > SCHEMA_BYTES_MAX:
-            raise ProtocolViolation(f"{field}: {len(schema):,} bytes; {SCHEMA_BYTES_MAX:,} at most")
-        if schema:
-            try:
-                self._schemas.validator(schema)
-            except BadSchema as error:
-                raise ProtocolViolation(f"{field}: {error}") from None
-
 
 def _check_progress(note: Progress) -> None:
     if not (0 <= note.fraction <= 1 or note.fraction == -1) or len(note.message) > DESCRIPTION_LENGTH_MAX:
@@ -303,11 +249,6 @@ def _check_progress(note: Progress) -> None:
             f"progress.log: of task {note.task}: {LOG_LINES_MAX} lines "
             f"of {FAILURE_DETAIL_LENGTH_MAX:,} characters at most"
         )
-
-
-def _check_tags(field: str, tags: tuple[str, ...]) -> None:
-    if len(tags) > TAGS_MAX or any(len(tag) > NAME_LENGTH_MAX for tag in tags):
-        raise ProtocolViolation(f"{field}: {TAGS_MAX} tags of {NAME_LENGTH_MAX} characters at most")
 
 
 def _violates(check: Callable[Checked, None], *args: Checked.args, **kwargs: Checked.kwargs) -> None:

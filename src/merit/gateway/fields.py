@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from merit.model.ids import is_task_id
-from merit.model.limits import NAME_LENGTH_MAX
+from merit.model.limits import AMOUNT_THOUSANDTHS_MAX, NAME_LENGTH_MAX, RESOURCES_MAX
+from merit.model.workers import Amount
 
 _HEX_DIGEST_LENGTH: Final = 64
 
@@ -36,6 +38,35 @@ def check_range(field: str, number: int, least: int, most: int) -> None:
     """A number within the bounds, both of which are allowed."""
     if not least <= number <= most:
         raise BadField(field, f"{number:,} is not between {least:,} and {most:,}")
+
+
+def check_distinct(field: str, names: Iterable[str]) -> None:
+    """Names of which each stands once."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise BadField(field, f"{name!r} stands twice")
+        seen.add(name)
+
+
+def check_words(field: str, words: tuple[str, ...], count_max: int) -> None:
+    """Tags and the like: a bounded number of them, none empty."""
+    if len(words) > count_max:
+        raise BadField(field, f"more than {count_max}")
+    for word in words:
+        check_name(field, word)
+
+
+def check_amounts(field: str, amounts: tuple[Amount, ...]) -> None:
+    """Resources: a bounded number of them, each once, in amounts that can be reckoned with."""
+    if len(amounts) > RESOURCES_MAX:
+        raise BadField(field, f"more than {RESOURCES_MAX}")
+    for amount in amounts:
+        check_name(field, amount.name)
+        if not 0 <= amount.thousandths <= AMOUNT_THOUSANDTHS_MAX:
+            reason = f"{amount.thousandths:,} thousandths of {amount.name} are not 0 to {AMOUNT_THOUSANDTHS_MAX:,}"
+            raise BadField(field, reason)
+    check_distinct(field, (amount.name for amount in amounts))
 
 
 def check_digest(field: str, digest: str) -> None:

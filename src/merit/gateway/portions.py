@@ -13,10 +13,10 @@ PORTION: Final = 2_000
 Item = TypeVar("Item")
 
 
-async def portions(items: Iterable[Item]) -> AsyncIterator[list[Item]]:
+async def portions(items: Iterable[Item], size: int | None = None) -> AsyncIterator[list[Item]]:
     """The items as they are now: a copy, since they may change between two turns of the loop; it takes some 40 ms
-    for a million."""
+    for a million. ``size``: of a portion, for items that take longer to look at than others."""
     rest = iter(list(items))
-    while portion := list(islice(rest, PORTION)):
+    while portion := list(islice(rest, size or PORTION)):
         yield portion
         await asyncio.sleep(0)

@@ -79,11 +79,12 @@ class QueuesService(queues_pb2_grpc.QueuesServicer):
                 grpc.StatusCode.NOT_FOUND, f"capability: no worker has ever offered {name}, and nothing waits for it"
             )
         message = self._view(name, counts)
-        queue = self._cell.desk.backlog.queues.get(name)
-        pending = {tenant: flow.size for tenant, flow in queue.flows.items() if flow.size} if queue else {}
+        pending: Counter[str] = Counter()
+        for queue in self._cell.desk.backlog.of_capability(name):
+            pending.update({tenant: flow.size for tenant, flow in queue.flows.items() if flow.size})
         running = counts.running[name]
         for tenant in sorted(pending.keys() | running.keys()):
-            message.tenants.add(tenant=tenant, pending=pending.get(tenant, 0), running=running[tenant])
+            message.tenants.add(tenant=tenant, pending=pending[tenant], running=running[tenant])
         return message
 
     def _known(self, name: str) -> bool:
@@ -137,7 +138,7 @@ class QueuesService(queues_pb2_grpc.QueuesServicer):
             capability=name,
             pending=self._cell.desk.backlog.pending(name),
             running=counts.running[name].total(),
-            workers=len(self._cell.desk.staff.get(name, ())),
+            workers=self._cell.desk.lines.offered_by(name),
             paused=name in state.paused,
             pause_reason=state.paused.get(name, ""),
             oldest_age_ns=max(1, time.time_ns() - since_ns) if since_ns is not None else 0,

@@ -7,6 +7,7 @@ import os
 import time
 
 import grpc
+from msgspec.structs import replace
 
 from merit.gateway.answers import obey, refuse
 from merit.gateway.door import Door
@@ -47,10 +48,10 @@ class SchedulesService(schedules_pb2_grpc.SchedulesServicer):
                 raise BadField("schedule.tenant", "is not that of the caller; leave it empty")
             times_ns = check_schedule(schedule, time.time_ns())
             # In a thread, since its parameters may be a blob.
-            await asyncio.to_thread(self._door.template, schedule.template)
+            template = await asyncio.to_thread(self._door.template, schedule.template)
         except (BadField, ValueError) as error:
             await refuse(context, error)
-        await obey(self._cell, context, SetSchedule(tenant, LOCAL_PRINCIPAL, schedule))
+        await obey(self._cell, context, SetSchedule(tenant, LOCAL_PRINCIPAL, replace(schedule, template=template)))
         return schedules_pb2.SetScheduleResponse(next_ns=times_ns)
 
     async def ListSchedules(  # noqa: N802  (the contract's name)

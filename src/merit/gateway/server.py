@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Final
 
 import grpc
@@ -11,14 +10,20 @@ from grpc_reflection.v1alpha import reflection
 
 from merit.gateway.blobs_service import BlobsService
 from merit.gateway.dead_letters_service import DeadLettersService
+from merit.gateway.fleet_service import FleetService
+from merit.gateway.gateway_worker_service import GatewayWorkerService
 from merit.gateway.queues_service import QueuesService
+from merit.gateway.registry_service import RegistryService
 from merit.gateway.schedules_service import SchedulesService
 from merit.gateway.streams import WorkersService
 from merit.gateway.tasks_service import TasksService
+from merit.model.addresses import is_loopback, split_address
 from merit.model.limits import MESSAGE_BYTES_MAX
 from merit.wire.v1 import (
     dead_letters_pb2,
     dead_letters_pb2_grpc,
+    fleet_pb2,
+    fleet_pb2_grpc,
     queues_pb2,
     queues_pb2_grpc,
     schedules_pb2,
@@ -28,6 +33,7 @@ from merit.wire.v1 import (
     worker_pb2,
     worker_pb2_grpc,
 )
+from merit.wire.worker_abstraction import worker_abstraction_pb2, worker_abstraction_pb2_grpc
 
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
@@ -50,15 +56,11 @@ def check_address(address: str) -> None:
     Raises:
         CannotListen: with what to do instead.
     """
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65_535:
-        raise CannotListen(f"{address!r} is no HOST:PORT, such as 127.0.0.1:50051")
-    host = host.strip("[]")
     try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
+        host, _ = split_address(address)
+    except ValueError as error:
+        raise CannotListen(str(error)) from None
+    if not is_loopback(host):
         raise CannotListen(
             f"{address} is not a loopback address. This version has no TLS and no identities yet, so it serves this "
             "machine only: use 127.0.0.1:PORT, and a tunnel (such as ssh -L) from elsewhere"
@@ -77,6 +79,9 @@ class GrpcServer:
         queues: QueuesService,
         dead_letters: DeadLettersService,
         schedules: SchedulesService,
+        fleet: FleetService,
+        registry: RegistryService,
+        gateway_worker: GatewayWorkerService,
     ) -> None:
         check_address(address)
         self._address = address
@@ -87,9 +92,12 @@ class GrpcServer:
         queues_pb2_grpc.add_QueuesServicer_to_server(queues, self._server)
         dead_letters_pb2_grpc.add_DeadLettersServicer_to_server(dead_letters, self._server)
         schedules_pb2_grpc.add_SchedulesServicer_to_server(schedules, self._server)
+        fleet_pb2_grpc.add_FleetServicer_to_server(fleet, self._server)
+        worker_abstraction_pb2_grpc.add_RegistryServiceServicer_to_server(registry, self._server)
+        worker_abstraction_pb2_grpc.add_WorkerServiceServicer_to_server(gateway_worker, self._server)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        files = (worker_pb2, tasks_pb2, queues_pb2, dead_letters_pb2, schedules_pb2)
+        files = (worker_pb2, tasks_pb2, queues_pb2, dead_letters_pb2, schedules_pb2, fleet_pb2, worker_abstraction_pb2)
         names = [service.full_name for file in files for service in file.DESCRIPTOR.services_by_name.values()]
         self._names = names
         reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)

@@ -1,4 +1,4 @@
-"""What a requester asks for beyond the usual, field by field.
+"""What a requester asks for beyond the usual, field by field; and what of it comes to the same, made the same.
 
 Nothing here depends on how late it is in such a way that what passed once could fail when it is said again: a client
 repeats what it has submitted after each interruption. A deadline that is over already is therefore the cell's business.
@@ -6,18 +6,31 @@ repeats what it has submitted after each interruption. A deadline that is over a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from msgspec.structs import replace
 
-from merit.gateway.fields import BadField, check_id, check_name, check_range, check_text
+from merit.allocation.feasibility import NOTHING
+from merit.allocation.versions import normal_form, problem_of_range
+from merit.gateway.fields import (
+    BadField,
+    check_amounts,
+    check_distinct,
+    check_id,
+    check_name,
+    check_range,
+    check_text,
+    check_words,
+)
 from merit.model.limits import (
     ATTEMPTS_MAX,
     INPUTS_MAX,
     LABELS_MAX,
     NAME_LENGTH_MAX,
+    PREFERS_MAX,
     RUN_TIMEOUT_NS_MAX,
+    TAGS_MAX,
     TIMEOUT_NS_MAX,
 )
-from merit.model.tasks import RetryPolicy, TaskSpec, Terms
+from merit.model.tasks import Demand, RetryPolicy, TaskSpec, Terms
 
 
 def check_terms(spec: TaskSpec, terms: Terms, now_ns: int) -> None:
@@ -37,9 +50,28 @@ def check_terms(spec: TaskSpec, terms: Terms, now_ns: int) -> None:
         _check_inputs(terms.inputs, spec.after)
     if terms.labels:
         check_labels("terms.labels", terms.labels)
+    if terms.demand is not None:
+        _check_demand(terms.demand)
     for field, text in (("terms.origin", terms.origin), ("terms.schedule", terms.schedule)):
         if text:
             raise BadField(field, "is set by the control plane alone; leave it empty")
+
+
+def in_normal_form(spec: TaskSpec) -> TaskSpec:
+    """The same task, once it has been checked, with what it asks of its worker in one spelling: tasks that ask the same wait
+    in one line. What asks nothing is no demand."""
+    terms = spec.terms
+    if terms is None or terms.demand is None:
+        return spec
+    asked = terms.demand
+    demand = replace(
+        asked,
+        versions=normal_form(asked.versions),
+        tags=tuple(sorted(asked.tags)),
+        without_tags=tuple(sorted(asked.without_tags)),
+        resources=tuple(sorted(asked.resources)),
+    )
+    return replace(spec, terms=replace(terms, demand=None if demand == NOTHING else demand))
 
 
 def check_labels(field: str, labels: tuple[tuple[str, str], ...]) -> None:
@@ -49,7 +81,7 @@ def check_labels(field: str, labels: tuple[tuple[str, str], ...]) -> None:
     for name, value in labels:
         check_name(f"{field}.name", name)
         check_text(f"{field}.value", value, 0, NAME_LENGTH_MAX)
-    _check_distinct(field, (name for name, _ in labels))
+    check_distinct(field, (name for name, _ in labels))
 
 
 def _check_retry(policy: RetryPolicy) -> None:
@@ -70,12 +102,25 @@ def _check_inputs(inputs: tuple[tuple[str, str], ...], after: tuple[str, ...]) -
         check_id("terms.inputs.task_id", task_id)
         if task_id not in needed:
             raise BadField("terms.inputs.task_id", f"{task_id} is not in after: only what is waited for gives a result")
-    _check_distinct("terms.inputs", (name for name, _ in inputs))
+    check_distinct("terms.inputs", (name for name, _ in inputs))
 
 
-def _check_distinct(field: str, names: Iterable[str]) -> None:
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            raise BadField(field, f"{name!r} stands twice")
-        seen.add(name)
+def _check_demand(demand: Demand) -> None:
+    problem = problem_of_range(demand.versions)
+    if problem is not None:
+        raise BadField("terms.demand.versions", problem)
+    check_text("terms.demand.worker_id", demand.worker, 0, NAME_LENGTH_MAX)
+    check_text("terms.demand.strategy", demand.strategy, 0, NAME_LENGTH_MAX)
+    check_words("terms.demand.tags", demand.tags, TAGS_MAX)
+    check_words("terms.demand.without_tags", demand.without_tags, TAGS_MAX)
+    for tag in demand.tags:
+        if tag in demand.without_tags:
+            raise BadField("terms.demand.without_tags", f"{tag!r} is in terms.demand.tags too: it could never run")
+    check_amounts("terms.demand.resources", demand.resources)
+    check_words("terms.demand.prefers", demand.prefers, PREFERS_MAX)
+    for field, words in (
+        ("tags", demand.tags),
+        ("without_tags", demand.without_tags),
+        ("prefers", demand.prefers),
+    ):
+        check_distinct(f"terms.demand.{field}", words)

@@ -14,6 +14,7 @@ from collections import deque
 from merit.core.codec import encode_event
 from merit.core.machine import Decision, Machine
 from merit.core.state import KeyEntry
+from merit.kernel.moving import moved
 from merit.kernel.quarantine import Quarantine, Stopped
 from merit.kernel.recalling import Recall, keep_keys, without_recalled
 from merit.kernel.release import Release
@@ -102,6 +103,8 @@ class Kernel:
         self._release = Release(machine)
         self._recall = Recall()
         self._ticket = 0
+        self.watched = False
+        """Whether anybody wants to know of ``moved``; the shell says so."""
         self.offer(StartLeadership(DEFAULT_TENANT, _SYSTEM, self.epoch, holder))
         if quarantine.tasks:
             reason = "it stopped the cell; see the quarantine file beside the journal"
@@ -272,6 +275,8 @@ class Kernel:
         self._bytes += sum(map(len, events))
         if self._release.followers:
             self._batch.updates += self._release.followers.steps(self.machine, decision.events)
+        if self.watched:
+            self._batch.moved.update(moved(command, decision.events, self.machine.state))
         return decision
 
     def _from_worker(self, end: CellEnd, frame: WorkerFrame) -> None:
@@ -299,6 +304,7 @@ class Kernel:
                 frame.progress,
                 frame.credits,
                 frame.draining,
+                end.heard(),
             )
         )
         self._batch.acks.append((end, frame.sequence))
@@ -316,7 +322,7 @@ class Kernel:
         effects = self._decide(AttachWorker(DEFAULT_TENANT, hello.worker, hello, granted)).effects
         if effects and type(effects[0]) is CloseWorker:
             end.closing = True
-            self._batch.effects.append(Closed(end, effects[0].reason))
+            self._batch.effects.append(Closed(end, effects[0].reason, effects[0].permanent))
             return
         self._workers[hello.worker] = end
         self._batch.effects.append(Attached(end, Welcome(self.cell, self.epoch, self.machine.limits.beat_ns)))
@@ -418,6 +424,11 @@ class Kernel:
         """Answers to offered commands, since the last call."""
         answers, self._release.answers = self._release.answers, []
         return answers
+
+    def moved(self) -> set[str]:
+        """Workers to which something has happened, since the last call; only while somebody watches."""
+        workers, self._release.moved = self._release.moved, set()
+        return workers
 
     def times(self) -> list[WorkOutTimes]:
         """Schedules whose next times have to be worked out, since the last call; ``PlanSchedule`` is the answer."""

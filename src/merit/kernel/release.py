@@ -7,7 +7,16 @@ from merit.kernel.following import Followers
 from merit.kernel.outgoing import Outgoing
 from merit.kernel.waiting import Answer, Attached, Batch, Closed, End, Lookup
 from merit.kernel.watchers import Watchers
-from merit.model.effects import CloseWorker, Effect, SendAssignment, SendCancel, TellSettled, WorkOutTimes
+from merit.model.effects import (
+    CloseWorker,
+    Effect,
+    SendAssignment,
+    SendCancel,
+    SendDrain,
+    SendWords,
+    TellSettled,
+    WorkOutTimes,
+)
 from merit.model.frames import settled
 from merit.session.cell_end import CellEnd
 
@@ -25,6 +34,7 @@ class Release:
         self.answers: list[Answer] = []
         self.lookups: list[Lookup] = []
         self.times: list[WorkOutTimes] = []
+        self.moved: set[str] = set()
 
     def gone(self, end: CellEnd) -> None:
         """A worker's stream has ended."""
@@ -57,6 +67,7 @@ class Release:
                 dirty[client] = None
         self.answers += batch.answers
         self.lookups += batch.lookups
+        self.moved |= batch.moved
 
     def _carry_out(self, effects: list[Effect | Attached | Closed]) -> None:
         dirty, streams = self.out.dirty, self.streams
@@ -68,19 +79,28 @@ class Release:
                     dirty[worker] = None
             elif type(effect) is TellSettled:
                 self._tell(effect.task)
-            elif type(effect) is SendCancel:
-                worker = streams.get(effect.worker)
-                if worker is not None:
-                    worker.cancel(effect.attempt)
-                    dirty[worker] = None
+            elif isinstance(effect, SendCancel | SendDrain | SendWords):
+                self._say(effect)
             elif type(effect) is Attached:
                 self._open(effect)
             elif type(effect) is CloseWorker:
                 self._close_worker(effect)
             elif type(effect) is Closed:
-                self.close(effect.end, effect.reason)
+                self.close(effect.end, effect.reason, permanent=effect.permanent)
             elif type(effect) is WorkOutTimes:
                 self.times.append(effect)
+
+    def _say(self, effect: SendCancel | SendDrain | SendWords) -> None:
+        worker = self.streams.get(effect.worker)
+        if worker is None:
+            return
+        if isinstance(effect, SendCancel):
+            worker.cancel(effect.attempt)
+        elif isinstance(effect, SendDrain):
+            worker.drain()
+        else:
+            worker.tell(effect.words)
+        self.out.dirty[worker] = None
 
     def _tell(self, task_id: str) -> None:
         task = self._machine.state.tasks.get(task_id)
@@ -116,9 +136,9 @@ class Release:
         if end is None or end.hello is None:
             return
         if (end.hello.boot, end.hello.session) == (effect.boot, effect.session):
-            self.close(end, effect.reason)
+            self.close(end, effect.reason, permanent=effect.permanent)
 
-    def close(self, end: End, reason: str) -> None:
-        """End a stream, saying why."""
-        end.refuse(reason)
+    def close(self, end: End, reason: str, *, permanent: bool = False) -> None:
+        """End a stream, saying why; ``permanent``: opening another one cannot help."""
+        end.refuse(reason, permanent=permanent)
         self.out.dirty[end] = None

@@ -59,6 +59,7 @@ class Closed(Struct, frozen=True):
 
     end: CellEnd
     reason: str
+    permanent: bool = False
 
 
 class Answer(Struct, frozen=True):
@@ -101,3 +102,5 @@ class Batch(Struct):
     """Whom to tell of which steps, as they were when they were taken: what has come since may not be durable yet."""
     watches: list[tuple[ServerEnd, list[str]]] = field(default_factory=list)
     """Whom to tell of which tasks from here on. Not before, or an outcome could be told before its submit is durable."""
+    moved: set[str] = field(default_factory=set)
+    """Workers to which something has happened, if anybody watches them."""

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from merit.allocation.least_loaded import LeastLoaded
+from merit.allocation.catalogue import BUILT_IN
 from merit.app.restore import restore
 from merit.core.codec import FOLD_VERSION, decode_event, encode_state, state_digest
 from merit.core.invariants import InvariantBroken, check, check_allocated
@@ -15,8 +15,9 @@ from merit.core.state import State
 from merit.kernel.kernel import Kernel
 from merit.kernel.quarantine import Quarantine, Stopped
 from merit.kernel.waiting import End, Lookup
+from merit.lab.bounds import limits_of
 from merit.lab.errands import search, times_of
-from merit.lab.habits import KEYS
+from merit.lab.explained import check_explained, check_waiting
 from merit.lab.ledger import Ledger
 from merit.lab.network import Network, Stream
 from merit.lab.violation import Violation
@@ -26,9 +27,9 @@ from merit.model.commands import Command, PlanSchedule
 from merit.model.effects import WorkOutTimes
 from merit.model.events import AttemptAssigned, AttemptFailed, Event
 from merit.model.frames import WorkerFrame
-from merit.model.limits import MILLISECOND_NS, SECOND_NS, Limits
+from merit.model.limits import MILLISECOND_NS
 from merit.model.record import Record
-from merit.model.tasks import AttemptState, Refusal
+from merit.model.tasks import AttemptState, Refusal, TaskState
 from merit.ports.journal import Fenced, JournalUnavailable, OutcomeUnknown
 from merit.session.cell_end import CellEnd
 from merit.session.link import ProtocolViolation
@@ -37,32 +38,12 @@ from merit.storage.memory_journal import FaultPlan, MemoryDisk, MemoryJournal, P
 from merit.storage.memory_snapshots import MemorySnapshots
 
 CELL = "cell"
+EXPLAINED = 0.3
+"""Share of the worlds in which all decisions are looked at again in the end; it takes as long as all else."""
+LOOKED_AT = 0.03
+"""Share of the steps after which all is looked at."""
 PENDING_MAX = 3
 """Records that may be on their way to the journal at a time."""
-
-
-def limits_of(world: World) -> Limits:
-    """Small bounds and short times, so that all of them are met."""
-    return Limits(
-        live_tasks_max=1_000 if world.rng.random() < 0.9 else 12,
-        tenant_live_max=1_000 if world.rng.random() < 0.9 else 6,
-        capability_pending_max=1_000 if world.rng.random() < 0.9 else 5,
-        finals_max=100_000 if world.rng.random() < 0.7 else 5,
-        dead_letters_max=100_000 if world.rng.random() < 0.8 else 3,
-        keys_max=100_000 if world.rng.random() < 0.7 else KEYS,  # a frame may not have more of them
-        keys_ns=24 * 3_600 * SECOND_NS if world.rng.random() < 0.7 else 300 * MILLISECOND_NS,
-        ageing_ns=300 * SECOND_NS if world.rng.random() < 0.7 else 150 * MILLISECOND_NS,
-        grace_ns=800 * MILLISECOND_NS,
-        reconnect_ns=400 * MILLISECOND_NS,
-        stale_ns=3 * SECOND_NS,
-        awake_ns=300 * MILLISECOND_NS,
-        beat_ns=500 * MILLISECOND_NS,
-        backoff_ns=30 * MILLISECOND_NS,
-        backoff_ns_max=500 * MILLISECOND_NS,
-        batch_items_max=8_192 if world.rng.random() < 0.6 else world.rng.choice((1, 4)),
-        batch_events_max=8_192 if world.rng.random() < 0.7 else 8,
-        batch_follow_ups_max=4_096 if world.rng.random() < 0.6 else 1,
-    )
 
 
 class SimulatedCell:
@@ -81,6 +62,7 @@ class SimulatedCell:
         """Tasks that some client was told are taken."""
         self._witness = Witness(self.ledger)
         self._deferred = world.rng.random() < 0.4
+        self._explains = world.rng.random() < EXPLAINED
         self._streams: dict[End, Stream] = {}
         self._answers: dict[int, Callable[[list[Refusal]], None]] = {}
         self._acknowledges = False
@@ -130,9 +112,8 @@ class SimulatedCell:
         if self._lives > 1:
             world.coverage["restart"] += 1
         self._same(state)
-        self._kernel = Kernel(
-            CELL, Machine(state, LeastLoaded(), self.limits), tail, f"holder-{self._lives}", Quarantine()
-        )
+        machine = Machine(state, BUILT_IN, self.limits)
+        self._kernel = Kernel(CELL, machine, tail, f"holder-{self._lives}", Quarantine())
         self._wake(0)
 
     def die(self, what: str) -> None:
@@ -450,7 +431,7 @@ class SimulatedCell:
         """Cheap checks of what must hold between any two steps."""
         machine = kernel.machine
         tasks = machine.state.tasks
-        if self._world.rng.random() < 0.03:
+        if self._world.rng.random() < LOOKED_AT:
             self._check_all(kernel)
             if self._world.rng.random() < 0.5:
                 self.snapshots.save(
@@ -461,6 +442,11 @@ class SimulatedCell:
                 )
         if kernel._batches or kernel._waiting or self._pending:
             return
+        waiting = [task for task in self.ledger.unsettled() if tasks[task].state is TaskState.PENDING]
+        if waiting and self._world.rng.random() < LOOKED_AT:
+            self._world.coverage["waiting task explained"] += 1
+            task = self._world.rng.choice(waiting)
+            check_waiting(machine, self.ledger.fleet_book, self.ledger.submitted[task])
         for task in kernel.watchers.tasks():
             if task not in tasks or tasks[task].state.final:
                 raise Violation("bounded", task, "is watched and is not alive")
@@ -492,6 +478,9 @@ class SimulatedCell:
         for worker in self._kernel.machine.state.workers.values():
             if worker.attempts:
                 raise Violation("bounded", worker.id, f"has live attempts of no task: {worker.attempts}")
+        if self._explains:
+            self._world.coverage["all decisions explained"] += 1
+            check_explained(self.disk.records, self.limits)
 
 
 def new_end(tenant: str = "") -> End:

@@ -360,6 +360,7 @@ class SimulatedClient:
             idempotency_key=idempotency_key,
             inputs=self._inputs(after),
             despite_dead=bool(after) and asks(habits.despite_dead, "despite dead"),
+            demand=habits.demand(rng) if asks(habits.demands, "demand") else None,
         )
         return None if terms == Terms() else terms
 

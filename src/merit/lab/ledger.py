@@ -16,6 +16,7 @@ from merit.core.codec import decode_event
 from merit.core.lifecycles import IllegalTransition
 from merit.core.state import State
 from merit.core.story import story
+from merit.lab.fleet_book import FleetBook, kit_of
 from merit.lab.queue_book import QueueBook
 from merit.lab.terms_book import TermsBook
 from merit.lab.violation import Violation
@@ -38,9 +39,16 @@ from merit.model.frames import Settled, settled
 from merit.model.limits import SECOND_NS
 from merit.model.record import JournalCorrupt, Record, Tail, verify
 from merit.model.tasks import AttemptState, Failure, TaskState
+from merit.model.tenancy import PROBE_TENANT
 
 Holder = tuple[int, str, str]
 """Number of an attempt, and the worker and boot that have it."""
+
+
+PROBE = b'{"probe":"do it"}'
+"""Parameters of the probes that operators set."""
+PROBE_RESULT = b'{"probe":"done"}'
+"""What a simulated worker gives as the right result of a probe."""
 
 
 def result_of(task: str, number: int, worker: str, boot: str) -> bytes:
@@ -54,6 +62,7 @@ class Ledger:
     def __init__(self, ageing_ns: int) -> None:
         self.queue_book = QueueBook(self, ageing_ns)
         self.terms_book = TermsBook(self)
+        self.fleet_book = FleetBook(self)
         self.tail = Tail()
         self.state = State()
         self.events: list[tuple[int, int, Event]] = []
@@ -91,6 +100,7 @@ class Ledger:
             check = _BOOKS.get(type(event))
             if check is not None:
                 check(self, event, payloads, record.time_ns)
+            self.fleet_book.take(event)
             task = self.state.tasks.get(event.task) if isinstance(event, _FINAL) else None
             try:
                 apply(self.state, event, payloads, record.time_ns)
@@ -107,7 +117,7 @@ class Ledger:
 
     def met(self) -> Counter[str]:
         """What has happened in this world that does not happen in every one, and how often."""
-        found = Counter(self.queue_book.reached)
+        found = self.queue_book.reached + self.fleet_book.met
         for _, _, event in self.events:
             match event:
                 case TaskDied(failure=failure):
@@ -188,8 +198,10 @@ class Ledger:
         holder = self.live.pop(task, None)
         if holder is None or holder[0] != event.number:
             raise Violation("stale report", task, f"attempt {event.number} completed, the live one is {holder}")
-        result = payloads.get(event.result, b"")
-        if result != result_of(task, *holder):
+        result, spec = payloads.get(event.result, b""), self.submitted[task]
+        if spec.tenant == PROBE_TENANT:
+            self.fleet_book.did_probe(holder[1], spec.capability, result)
+        if result != result_of(task, *holder) and (spec.tenant != PROBE_TENANT or result != PROBE_RESULT):
             raise Violation("stale report", task, f"the result is {result!r}, the live attempt was {holder}")
         self._once(task)
 
@@ -205,7 +217,8 @@ class Ledger:
         held = [task for task, holder in self.live.items() if holder[1] == event.worker]
         if held:
             raise Violation("lifecycle", event.worker, f"joined while {held[0]} was alive with it")
-        if self.boots.get(event.worker) == event.boot and self.state.workers[event.worker].offers == event.offers:
+        present, kit = self.fleet_book.workers.get(event.worker), kit_of(event)
+        if self.boots.get(event.worker) == event.boot and present is not None and present.kit == kit:
             raise Violation("resume", event.worker, f"{event.boot} joined a second time instead of going on")
         self.boots[event.worker] = event.boot
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from merit.lab.cell import SimulatedCell
+from merit.lab.commander import PATIENCE_NS, WHO, Commander
 from merit.lab.habits import CAPABILITIES, Habits
-from merit.lab.violation import Violation
 from merit.lab.world import World
 from merit.model.commands import (
     CancelTasks,
@@ -21,31 +21,20 @@ from merit.model.commands import (
     SetSchedule,
     SetTenant,
 )
-from merit.model.limits import MILLISECOND_NS
 from merit.model.rules import Rule, RuleKind, TenantTerms
 from merit.model.schedules import Missed, Overlap, Schedule
-from merit.model.tasks import Refusal, TaskSpec, Terms
+from merit.model.tasks import TaskSpec, Terms
 
-WHO = "operator"
-PATIENCE_NS = 300 * MILLISECOND_NS
-"""How long one command is waited for; the process that had it may be gone."""
 SCHEDULES = ("hourly", "nightly")
 
 
-class SimulatedOperator:
-    """One person, who gives one command at a time, and sees to it in the end that nothing is held up."""
+class SimulatedOperator(Commander):
+    """Looks after what waits and what has died."""
 
     def __init__(self, world: World, cell: SimulatedCell, habits: Habits) -> None:
-        self._world = world
-        self._cell = cell
-        self._habits = habits
-        self._asked = 0
-        """Commands so far: an answer to an older one comes too late."""
-        self._made = 0
-        self._clearing = False
+        super().__init__(world, cell, habits)
         if habits.operates:
-            self._pace_ns = world.between(50, 400)
-            world.after(world.between(0, 300), "operator acts", self._act)
+            self._begin("operator acts")
 
     @property
     def quiet(self) -> bool:
@@ -68,28 +57,8 @@ class SimulatedOperator:
         # And again: what was asked for before may still come to pass.
         self._world.after(PATIENCE_NS, "operator clears up", self._undo)
 
-    def _act(self) -> None:
-        if self._clearing:
-            return
-        rng = self._world.rng
-        deed = rng.choice(
-            (self._limit, self._limit, self._weigh, self._pause, self._letters, self._letters, self._plan, self._run)
-        )
-        deed()
-        self._world.after(int(self._pace_ns * (0.5 + rng.random())), "operator acts", self._act)
-
-    def _give(self, command: Command, check: Callable[[Command], bool]) -> None:
-        """Give a command; when nothing of it was refused, ``check`` says whether it has been carried out."""
-        self._asked += 1
-        number = self._asked
-
-        def answered(refusals: list[Refusal]) -> None:
-            what = type(command).__name__
-            self._world.coverage[f"{what} {'refused' if refusals else 'carried out'}"] += 1
-            if not refusals and number == self._asked and not check(command):
-                raise Violation("durable first", "", f"{command} was answered and is not durable")
-
-        self._cell.command(command, answered)
+    def _deeds(self) -> tuple[Callable[[], None], ...]:
+        return (self._limit, self._limit, self._weigh, self._pause, self._letters, self._letters, self._plan, self._run)
 
     # What is done
 

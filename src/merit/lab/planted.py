@@ -6,8 +6,8 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from merit.core import apply, attempts, depending, retrying, schedules, staffing, timing
@@ -17,6 +17,8 @@ from merit.core.machine import Machine
 from merit.core.state import State
 from merit.kernel.following import Followers, Told
 from merit.kernel.kernel import Kernel
+from merit.lab.instead import instead
+from merit.lab.planted_fleet import FLEET_PLANTS
 from merit.model.events import Event
 from merit.model.frames import AttemptRef, Report, WorkerFrame
 from merit.model.record import Record
@@ -25,17 +27,6 @@ from merit.model.tasks import Attempt, Task, TaskState
 from merit.model.workers import Worker
 from merit.session.cell_end import CellEnd
 from merit.session.link import Link
-
-
-@contextmanager
-def instead(place: object, name: str, altered: object) -> Iterator[None]:
-    """While it lasts, ``place`` has ``altered`` under ``name``."""
-    original = getattr(place, name)
-    setattr(place, name, altered)
-    try:
-        yield
-    finally:
-        setattr(place, name, original)
 
 
 def acknowledge_before_durable() -> AbstractContextManager[None]:
@@ -120,8 +111,8 @@ def forget_effects() -> AbstractContextManager[None]:
 def double_credit() -> AbstractContextManager[None]:
     """The credits that a worker attaches with count twice."""
 
-    def seat(names: tuple[str, ...], session: int, attached: bool, granted: int, *rest: int) -> Seat:
-        return Seat(names, session, attached, 2 * granted, *rest)
+    def seat(session: int, attached: bool, granted: int, *rest: int) -> Seat:
+        return Seat(session, attached, 2 * granted, *rest)
 
     return instead(staffing, "Seat", seat)
 
@@ -254,5 +245,6 @@ PLANTS: Mapping[str, Callable[[], AbstractContextManager[Any]]] = {
     "forget-deadline": forget_deadline,
     "lose-inputs": lose_inputs,
     "deaf-followers": deaf_followers,
+    **FLEET_PLANTS,
 }
 """By the name that ``merit lab simulate --plant`` takes."""

@@ -103,7 +103,7 @@ class QueueBook:
         if now_ns < self._not_before_ns[task]:
             early_ms = (self._not_before_ns[task] - now_ns) // 1_000_000
             raise Violation("delay", task, f"attempt {event.number} began {early_ms} ms before its time")
-        self._check_turn(event, spec)
+        self._check_turn(event, spec, now_ns)
         for gate in _gates(spec):
             rule = self._rules.get(gate[:2])
             if rule is not None:
@@ -128,15 +128,18 @@ class QueueBook:
                     )
                     raise Violation("rate", task, message)
 
-    def _check_turn(self, event: AttemptAssigned, spec: TaskSubmitted) -> None:
-        """Among tasks of one tenant and capability that no limit holds back: higher priorities go first, then what was
-        tried before, then what is due first, then first come, first served; what waited long enough counts more."""
+    def _check_turn(self, event: AttemptAssigned, spec: TaskSubmitted, now_ns: int) -> None:
+        """Among tasks of one tenant and capability that no limit holds back and that ask the same of a worker: higher
+        priorities go first, then what was tried before, then what is due first, then first come, first served; what
+        waited long enough counts more."""
         ledger, task = self._ledger, event.task
         known = ledger.state.tasks.get(task)
         if known is None or known.state is not TaskState.PENDING:
             raise Violation("turn", task, "was assigned and was not in its queue")
         mine = self._place(task)
         keyed = (RuleKind.KEY, spec.capability) in self._rules
+        if keyed and ledger.quiet_ns[0] <= now_ns < ledger.quiet_ns[1] + _RATE_SLACK_NS:
+            return  # nothing was due while the process slept, so that what a rate put aside has yet to come forward
         for other, waiting in ledger.state.tasks.items():
             if waiting.state is not TaskState.PENDING or other == task:
                 continue
@@ -144,6 +147,8 @@ class QueueBook:
             if (rival.capability, rival.tenant) != (spec.capability, spec.tenant):
                 continue
             if keyed and _key(rival) != _key(spec):
+                continue
+            if not ledger.fleet_book.alike(spec, rival):
                 continue
             if self._place(other) < mine and event.worker not in self._failed_by.get(other, ()):
                 raise Violation("turn", task, f"was assigned before {other}, whose turn it was")

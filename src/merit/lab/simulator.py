@@ -9,17 +9,19 @@ from hashlib import sha256
 
 from msgspec import Struct, field
 
-from merit.core import schedules
+from merit.core import lines, schedules
 from merit.lab.cell import SimulatedCell
 from merit.lab.clients import SimulatedClient
 from merit.lab.habits import Habits
+from merit.lab.instead import instead
 from merit.lab.network import Network
 from merit.lab.operators import SimulatedOperator
-from merit.lab.planted import instead
+from merit.lab.stewards import SimulatedSteward
 from merit.lab.violation import Violation
 from merit.lab.workers import SimulatedWorker
 from merit.lab.world import World
 from merit.model.limits import MILLISECOND_NS, SECOND_NS
+from merit.model.workers import WorkerState
 from merit.session import client_end, link
 
 EVENTS_MAX = 20_000
@@ -98,6 +100,7 @@ class Simulation:
             for number in range(clients)
         ]
         self.operator = SimulatedOperator(world, self.cell, habits)
+        self.steward = SimulatedSteward(world, self.cell, habits, self._all_here)
         self._quiet = False
         world.after(TROUBLE_NS, "the weather clears up", self._clear_up)
 
@@ -115,7 +118,12 @@ class Simulation:
         for twin in self.twins:
             twin.retire()
         self.operator.clear_up()
+        self.steward.clear_up()
         self._watch(self.world.now_ns + QUIET_NS_MAX)
+
+    def _all_here(self) -> bool:
+        here = self.cell.ledger.boots
+        return all(worker.stream is not None and here.get(worker.name) == worker.boot for worker in self.workers)
 
     def _watch(self, until_ns: int) -> None:
         restless = self._restless()
@@ -132,8 +140,14 @@ class Simulation:
             return [("liveness", "", "the cell does not come to rest")]
         lost = "is acknowledged and not final, and nothing moves it"
         found = [("liveness", task, lost) for task in self.cell.ledger.unsettled()]
-        if not self.operator.quiet:
-            found.append(("liveness", "", "the operator's last commands come to nothing"))
+        book = self.cell.ledger.fleet_book
+        found = [("liveness", task, "somebody could do it, and nothing moves it") for task in book.doable()] + found
+        found += [("words", worker, f"was never told {word}") for worker, word in book.unheard()]
+        if not self.operator.quiet or not self.steward.quiet:
+            found.append(("liveness", "", "the operators' last commands come to nothing"))
+        for name, present in book.workers.items():
+            if present.state is not WorkerState.ACTIVE:
+                found.append(("liveness", name, f"stays {present.state.name}"))
         for worker in self.workers:
             if not worker.quiet:
                 what = f"holds {worker.end.held} attempts and {worker.end.unacknowledged} reports"
@@ -154,6 +168,7 @@ def frames_of(seed: int) -> Iterator[None]:
         # A schedule's time counts as missed a minute late; here nobody has so much time.
         stack.enter_context(instead(schedules, "_LATE_NS", 200 * MILLISECOND_NS))
         if seed % 3 == 2:
+            stack.enter_context(instead(lines, "_SWEEP_AT_LEAST", 2))
             for place in (link, client_end):
                 stack.enter_context(instead(place, "FRAME_ITEMS_MAX", 1 + seed % 2))
         yield

@@ -8,8 +8,8 @@ from msgspec import structs
 
 from merit.kernel.waiting import End
 from merit.lab.cell import SimulatedCell, new_end
-from merit.lab.habits import CAPABILITIES, Habits
-from merit.lab.ledger import result_of
+from merit.lab.habits import Habits
+from merit.lab.ledger import PROBE, PROBE_RESULT, result_of
 from merit.lab.network import Network, Stream
 from merit.lab.violation import Violation
 from merit.lab.world import World
@@ -49,11 +49,12 @@ class SimulatedWorker:
         self._names = 0
         self.retired = False
         self.partitioned_until_ns = 0
-        # The first worker can do everything, so that no task waits for ever.
-        offered = CAPABILITIES if number == 0 else rng.sample(CAPABILITIES, rng.randint(1, len(CAPABILITIES)))
-        self._offers = tuple(habits.offers[name] for name in sorted(offered))
+        # The first worker can do everything, so that no task which asks for nothing waits for ever.
+        self._kit = habits.kit(rng, whole=number == 0)
         self._concurrency = rng.choice((1, 1, 2, 4))
         self._slowness = rng.choice((1.0, 1.0, 5.0))
+        self._knows = rng.choice((1.0, 1.0, 0.5))
+        """How often it does a probe right."""
         self._fails = rng.choice((0.0, 0.05, 0.4)) if number else 0.05
         self._boots = 0
         self._start()
@@ -66,7 +67,7 @@ class SimulatedWorker:
         """Whether it is connected, holds nothing and has nothing left to say."""
         if self.retired:
             return True
-        return self.stream is not None and not self.end.held and not self.end.unacknowledged
+        return self.stream is not None and not self.end.held and not self.end.unacknowledged and not self.end.draining
 
     # The process
 
@@ -75,7 +76,14 @@ class SimulatedWorker:
             return
         self._boots += 1
         self.boot = f"{self.name}.{self._boots}" + (" twin" if self._twin else "")
-        self.end = WorkerEnd(self.name, self.boot, self._offers, self._concurrency)
+        if (
+            self._number
+            and self._boots > 1
+            and self._world.chance(self._world.weather.new_kit, "worker comes as another")
+        ):
+            self._kit = self._habits.kit(self._world.rng, whole=False)
+        kit = self._kit
+        self.end = WorkerEnd(self.name, self.boot, kit.offers, self._concurrency, kit.tags, kit.capacity, kit.tenants)
         self.stream: Stream | None = None
         self._queue: deque[Assignment] = deque()
         self._running: dict[Key, Assignment] = {}
@@ -128,8 +136,9 @@ class SimulatedWorker:
             return
         self.stream = stream
         if self._number and self._world.chance(self._world.weather.new_offers, "worker offers something else"):
-            offer = self._habits.offers[self._world.rng.choice(CAPABILITIES)]
-            self.end.offers = (structs.replace(offer, version="2.0.0"),)
+            kit = self._habits.kit(self._world.rng, whole=False)
+            self.end.offers = tuple(structs.replace(offer, version="2.0.0") for offer in kit.offers[:1])
+            self.end.tags, self.end.capacity, self.end.tenants = kit.tags, kit.capacity, kit.tenants
         self.end.connect()
         if self.end.session > 1:
             self._world.coverage["worker resumes"] += 1
@@ -178,6 +187,8 @@ class SimulatedWorker:
             self._network.blame(stream, violation, up=False)
             return
         self._check_credits(stream, frame)
+        for word in end.words():
+            self._cell.ledger.fleet_book.hears(self.name, word)
         for assignment in new:
             if (assignment.task, assignment.number) in self._ended:
                 raise Violation("run twice", assignment.task, f"attempt {assignment.number} came to {self.boot} again")
@@ -296,7 +307,7 @@ class SimulatedWorker:
     def _end(self, key: Key, wall_ns: int) -> None:
         if key not in self._running or self._dies():
             return
-        del self._running[key]
+        assignment = self._running.pop(key)
         self._begun.discard(key)
         task, number = key
         if self._world.rng.random() < self._fails:
@@ -308,6 +319,8 @@ class SimulatedWorker:
                 report = Report(task, number, ReportStatus.FAILED, failure=failure, wall_ns=wall_ns)
         else:
             result = result_of(task, number, self.name, self.boot)
+            if assignment.parameters == PROBE and self._world.rng.random() < self._knows:
+                result = PROBE_RESULT
             report = Report(task, number, ReportStatus.COMPLETED, result, wall_ns=wall_ns)
         self._ended.add(key)
         self.end.ended(report)

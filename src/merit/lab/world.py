@@ -41,6 +41,7 @@ class Weather:
         self.client_crash = some(0.04)
         self.lie = some(0.1, 0.3)
         self.new_offers = some(0.3, 0.2)
+        self.new_kit = some(0.5, 0.3)
         self.clock_jump = some(0.02, 0.3)
         self.clock_stop = some(0.02, 0.3)
         self.nap = some(0.02, 0.2)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from merit.model.fleet import Admission, Allocation
 from merit.model.frames import AttemptRef, Hello, Report
 from merit.model.rules import Rule, TenantTerms
 from merit.model.schedules import Schedule
 from merit.model.tasks import Progress, TaskSpec
+from merit.model.workers import Registration
 
 
 class Command(Struct, frozen=True):
@@ -127,6 +129,8 @@ class TakeFrame(Command, frozen=True):
     progress: list[Progress]
     credits: int
     draining: bool
+    heard: int = 0
+    """How many more commands of operators it has acknowledged, of those that it was told on this stream."""
 
 
 class DetachWorker(Command, frozen=True):
@@ -136,6 +140,73 @@ class DetachWorker(Command, frozen=True):
     boot: str
     session: int
     bye: bool
+
+
+class RegisterWorker(Command, frozen=True):
+    """A worker of the unary contract says what it is; under an id that is known it replaces what was there."""
+
+    worker: str
+    registration: Registration
+
+
+class DrainWorker(Command, frozen=True):
+    """Let a worker finish what it holds, and leave."""
+
+    worker: str
+
+
+class PauseWorker(Command, frozen=True):
+    """Give a worker nothing more until it is resumed, however often it comes back."""
+
+    worker: str
+    reason: str
+
+
+class ResumeWorker(Command, frozen=True):
+    """End a pause, or let one that was removed join again."""
+
+    worker: str
+
+
+class RemoveWorker(Command, frozen=True):
+    """Take a worker out: what it holds goes elsewhere, and it may not join until it is resumed."""
+
+    worker: str
+    reason: str
+
+
+class TellWorker(Command, frozen=True):
+    """Have a worker told one of ``WORDS``: RESET, RETRAIN, UPDATE_CONFIG, STOP."""
+
+    worker: str
+    word: str
+
+
+class SetAllocation(Command, frozen=True):
+    """From now on workers are chosen like this."""
+
+    allocation: Allocation
+
+
+class SetAdmission(Command, frozen=True):
+    """From now on a worker that comes has to pass these probes."""
+
+    admission: Admission
+
+
+class StartRollout(Command, frozen=True):
+    """Give a version of a capability a share of the tasks; of one that is being introduced: another share."""
+
+    capability: str
+    version: str
+    share_permille: int
+
+
+class EndRollout(Command, frozen=True):
+    """Give the version everything (``promote``), or nothing."""
+
+    capability: str
+    promote: bool
 
 
 class Tick(Command, frozen=True):

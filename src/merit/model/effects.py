@@ -35,6 +35,19 @@ class TellSettled(Effect, frozen=True):
     task: str
 
 
+class SendDrain(Effect, frozen=True):
+    """Tell a worker to finish what it holds, and leave."""
+
+    worker: str
+
+
+class SendWords(Effect, frozen=True):
+    """Tell a worker commands of an operator."""
+
+    worker: str
+    words: tuple[str, ...]
+
+
 class CloseWorker(Effect, frozen=True):
     """End the worker's stream of this session, saying why."""
 

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from merit.model.fleet import Admission, Allocation
 from merit.model.rules import Rule, TenantTerms
 from merit.model.schedules import Schedule
 from merit.model.tasks import AttemptState, Failure, Priority, Terms
-from merit.model.workers import Offer
+from merit.model.workers import Amount, Offer, Registration, WorkerState
 
 
 class Event(Struct, frozen=True, array_like=True, gc=False, tag=True):
@@ -35,6 +36,9 @@ class LeadershipStarted(Event, frozen=True):
     dead_letters_bytes_max: int = 0
     keys_max: int = 0
     keys_ns: int = 0
+    profiles_max: int = 0
+    """0, in journals from before there were profiles: none are kept."""
+    homes_max: int = 0
 
 
 class TaskSubmitted(Event, frozen=True):
@@ -148,6 +152,126 @@ class WorkerJoined(Event, frozen=True):
     offers: tuple[Offer, ...]
     concurrency: int
     tags: tuple[str, ...]
+    capacity: tuple[Amount, ...] = ()
+    tenants: tuple[str, ...] = ()
+    state: WorkerState = WorkerState.ACTIVE
+    """ACTIVE, PAUSED or PROBATION."""
+
+
+class RoomSeen(Event, frozen=True):
+    """How many more attempts these workers take: what the decisions after it went by. What a worker offers is not
+    journalled as it comes; only who has changed since the last decision stands here."""
+
+    rooms: tuple[tuple[str, int], ...]
+
+
+class WorkerReserved(Event, frozen=True):
+    """What the worker frees is kept for this task, which has waited long for as much."""
+
+    worker: str
+    task: str
+
+
+class WorkerReleased(Event, frozen=True):
+    """Nothing is kept free any more."""
+
+    worker: str
+
+
+class WorkerRegistered(Event, frozen=True):
+    """A worker of the unary contract said what it is."""
+
+    worker: str
+    registration: Registration
+
+
+class WorkerPaused(Event, frozen=True):
+    """By ``principal``: it gets nothing more until it is resumed."""
+
+    worker: str
+    principal: str
+    reason: str
+
+
+class WorkerResumed(Event, frozen=True):
+    """By ``principal``: a pause is over, or one that was removed may join again."""
+
+    worker: str
+    principal: str
+    state: WorkerState = WorkerState.ACTIVE
+    """ACTIVE or PROBATION, if it is here."""
+
+
+class WorkerRemoved(Event, frozen=True):
+    """By ``principal``: it may not join until it is resumed. Its attempts have been dealt with by the events before."""
+
+    worker: str
+    principal: str
+    reason: str
+
+
+class WorkerAdmitted(Event, frozen=True):
+    """It has passed the probes of what it offers."""
+
+    worker: str
+    admitted: tuple[str, ...]
+
+
+class WorkerTold(Event, frozen=True):
+    """By ``principal``: a command for it is kept until it has heard it."""
+
+    worker: str
+    principal: str
+    word: str
+
+
+class WorkerHeard(Event, frozen=True):
+    """It has been told the oldest ``count`` of its commands."""
+
+    worker: str
+    count: int
+
+
+class AllocationSet(Event, frozen=True):
+    """By ``principal``: from now on workers are chosen like this."""
+
+    allocation: Allocation
+    principal: str
+
+
+class AdmissionSet(Event, frozen=True):
+    """By ``principal``: a worker that comes from now on has to pass these probes."""
+
+    admission: Admission
+    principal: str
+
+
+class RolloutStarted(Event, frozen=True):
+    """By ``principal``: the version gets this share of the capability's tasks; the count of outcomes begins."""
+
+    capability: str
+    version: str
+    share_permille: int
+    principal: str
+    floor: str = ""
+    """What of earlier rollouts goes on to hold: see ``Rollout``."""
+    barred: tuple[str, ...] = ()
+
+
+class RolloutShared(Event, frozen=True):
+    """By ``principal``: the version that is being introduced gets another share."""
+
+    capability: str
+    share_permille: int
+    principal: str
+
+
+class RolloutEnded(Event, frozen=True):
+    """By ``principal``: it gets everything, or nothing."""
+
+    capability: str
+    promoted: bool
+    principal: str
 
 
 class WorkerDraining(Event, frozen=True):

@@ -12,7 +12,7 @@ from enum import IntEnum
 from msgspec import Struct, field
 
 from merit.model.tasks import Failure, Input, Progress, Refusal, Task, TaskSpec, TaskState
-from merit.model.workers import Offer
+from merit.model.workers import Amount, Offer
 
 
 class ReportStatus(IntEnum):
@@ -71,6 +71,8 @@ class Hello(Struct, frozen=True):
     concurrency: int
     held: tuple[AttemptRef, ...] = ()
     tags: tuple[str, ...] = ()
+    capacity: tuple[Amount, ...] = ()
+    tenants: tuple[str, ...] = ()
 
 
 class WorkerFrame(Struct):
@@ -109,6 +111,8 @@ class CellFrame(Struct):
     assignments: list[Assignment] = field(default_factory=list)
     cancels: list[AttemptRef] = field(default_factory=list)
     drain: bool = False
+    words: list[str] = field(default_factory=list)
+    """Commands of an operator, such as RESET."""
     refused: str = ""
     permanent: bool = False
     """With ``refused``: opening another stream cannot help."""

@@ -42,6 +42,10 @@ TAGS_MAX = 64
 ATTEMPTS_MAX = 100
 RETURNS_MAX = 100
 """How often a task may be handed back unstarted until that counts as a failure."""
+UNARY_WORKERS_MAX = 2_000
+"""Workers that the control plane dials at a time …"""
+UNARY_WORKERS_PER_ADDRESS_MAX = 16
+"""… and at one address, which is one server: whoever takes a new id with each start leaves the others behind."""
 RUN_TIMEOUT_NS_MAX = 365 * 24 * 3600 * SECOND_NS
 
 TIMEOUT_NS_MAX = 10 * RUN_TIMEOUT_NS_MAX
@@ -50,6 +54,20 @@ TIMEOUT_NS_MAX = 10 * RUN_TIMEOUT_NS_MAX
 RUN_TIMEOUT_NS_DEFAULT = 60 * SECOND_NS
 TIMEOUT_NS_DEFAULT = 3600 * SECOND_NS
 ATTEMPTS_DEFAULT = 4
+
+RESOURCES_MAX = 16
+"""Kinds of resources that a worker has, or a task needs."""
+AMOUNT_THOUSANDTHS_MAX = 10**18
+COST_MICROS_MAX = 10**15
+"""Of one task: a thousand million of whatever the operator reckons in."""
+WORKER_TENANTS_MAX = 256
+"""Whose tasks a worker takes, if not everybody's."""
+PREFERS_MAX = 16
+PROBES_MAX = 20
+BARRED_MAX = 8
+"""Aborted versions of a capability that are remembered beside the rollout that there is."""
+WORDS_MAX = 16
+"""Commands that wait for one worker to be told."""
 
 LABELS_MAX = 32
 INPUTS_MAX = 64
@@ -100,6 +118,14 @@ class Limits(Struct, frozen=True, kw_only=True):
     ageing_ns: int = 300 * SECOND_NS
     """A task that waited two of these longer is worth one priority more (``merit.core.ranking``)."""
     workers_max: int = 20_000
+    profiles_max: int = 100_000
+    """Workers of which something is kept while they are not here; beyond that the oldest are forgotten."""
+    lines_max: int = 20_000
+    """Different demands (``Demand``, and what follows from settings) of tasks that are pending at a time …"""
+    broad_lines_max: int = 256
+    """… and of one capability that name no worker: each worker that fits them is told apart for each."""
+    homes_max: int = 1_000_000
+    """Keys of stateful capabilities that have a worker; beyond that the oldest may get another one."""
     grace_ns: int = 10 * SECOND_NS
     """How long after a change of leader a worker may take to come back, time-outs standing still."""
     reconnect_ns: int = 3 * SECOND_NS
@@ -109,6 +135,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     stale_ns: int = 30 * SECOND_NS
     """Silence after which a connected worker is lost."""
     beat_ns: int = 10 * SECOND_NS
+    patience_ns: int = 30 * SECOND_NS
+    """How long a task that needs much of a worker sees smaller ones go before it, until a worker is kept free for it."""
     backoff_ns: int = 200 * MILLISECOND_NS
     """First wait before a task is tried again; doubles with each attempt, with jitter."""
     backoff_ns_max: int = 60 * SECOND_NS

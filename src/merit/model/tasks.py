@@ -7,6 +7,7 @@ from enum import IntEnum
 from msgspec import Struct
 
 from merit.model.limits import ATTEMPTS_DEFAULT, RUN_TIMEOUT_NS_DEFAULT, TIMEOUT_NS_DEFAULT
+from merit.model.workers import Amount
 
 ID_FRAME_BYTES = 38
 """What an id takes in a frame."""
@@ -87,6 +88,25 @@ class RetryPolicy(Struct, frozen=True, array_like=True, gc=False):
     backoff_ns_max: int = 0
 
 
+class Demand(Struct, frozen=True, array_like=True, gc=False):
+    """What a task asks of whoever does it, beyond its capability. All of it always holds but ``prefers``."""
+
+    versions: str = ""
+    """Range of semantic versions of the capability, such as ``>=1.2.0,<2.0.0``; empty: any."""
+    worker: str = ""
+    """The worker that has to do it."""
+    tags: tuple[str, ...] = ()
+    """The worker, or its offer, has all of these."""
+    without_tags: tuple[str, ...] = ()
+    """… and none of these."""
+    resources: tuple[Amount, ...] = ()
+    """What an attempt needs, in place of what the offer says of each."""
+    strategy: str = ""
+    """How its worker is chosen; empty: as for its capability."""
+    prefers: tuple[str, ...] = ()
+    """Tags of the worker that it would rather have, such as the zone where its data are; strategies may go by them."""
+
+
 class Terms(Struct, frozen=True, array_like=True, gc=False):
     """What a requester may ask for beyond the usual; most tasks have none. Times are Unix nanoseconds, durations
     nanoseconds; 0: not asked for."""
@@ -104,7 +124,7 @@ class Terms(Struct, frozen=True, array_like=True, gc=False):
     safe_to_repeat: bool = True
     """False, here or in the capability: never tried again unless it is known not to have started."""
     key: str = ""
-    """What limits per key count by."""
+    """What limits per key count by, and by which the tasks of a stateful capability stay on one worker."""
     idempotency_key: str = ""
     """Another task of the tenant with the same key is this one."""
     inputs: tuple[tuple[str, str], ...] = ()
@@ -116,11 +136,15 @@ class Terms(Struct, frozen=True, array_like=True, gc=False):
     """The dead letter that it is another try at."""
     schedule: str = ""
     """The schedule that made it."""
+    demand: Demand | None = None
 
     @property
     def request_bytes(self) -> int:
         """Roughly what it takes in memory and in a frame."""
         size = 200 + len(self.key) + len(self.idempotency_key)
+        if self.demand is not None:
+            names = (*self.demand.tags, *self.demand.without_tags, *self.demand.prefers)
+            size += 200 + sum(len(name) + 60 for name in names) + 100 * len(self.demand.resources)
         return size + sum(len(a) + len(b) + 100 for a, b in (*self.inputs, *self.labels))
 
 

@@ -27,28 +27,30 @@ _LIVED_S: Final = 10.0
 
 
 class PoolGaveUp(Exception):
-    """A process ended in a way that starting it again cannot mend."""
+    """None of the processes can work: each ended in a way that starting it again cannot mend."""
 
 
 class PoolNews(Struct, frozen=True, kw_only=True):
     """A process of the pool was started (`code` is None), or has ended and is started again in `again_s` seconds (None:
-    it is not, since the pool stops or gave up)."""
+    it is not, since the pool stops, it was told to leave, or it `cannot_work`)."""
 
     slot: int
     pid: int
     code: int | None = None
     again_s: float | None = None
+    cannot_work: bool = False
 
     @property
     def unexpected(self) -> bool:
         """Whether it ended though nobody asked it to."""
-        return self.again_s is not None
+        return self.again_s is not None or self.cannot_work
 
     @property
     def how(self) -> str:
         """How it ended, as a predicate."""
         code = self.code or 0
-        return f"was ended by {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
+        how = f"was ended by {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
+        return f"{how}: it cannot work, see what it said; it is not started again" if self.cannot_work else how
 
     def __str__(self) -> str:
         if self.code is None:
@@ -58,7 +60,7 @@ class PoolNews(Struct, frozen=True, kw_only=True):
 
 
 class LocalPool:
-    """Keeps processes running until it is stopped. `run` it; `stop` it from anywhere in its loop.
+    """Keeps processes running until it is stopped, or until all have left. `run` it; `stop` it from anywhere in its loop.
 
     Each process leads a session of its own, so that a Ctrl-C reaches the pool alone, and is told by the environment to end
     with the pool (`merit.pools.tether`): the pool leaves no orphans, even if it is killed.
@@ -69,7 +71,10 @@ class LocalPool:
         folder: where each slot appends what it prints, to ``<slot>.log``; by default all print where the pool does.
         news: is told what happens.
         stop_s: how long a process that was asked to end may take before it is killed.
-        give_up_codes: exit codes that mean that it cannot work (by custom 2: wrong usage).
+        give_up_codes: exit codes that mean that it cannot work (by custom 2: wrong usage). It is not started again; the
+            others go on.
+        done_codes: exit codes that mean that it was told to leave, by somebody else than the pool: it is not started again,
+            and when all have left the pool has ended.
     """
 
     def __init__(
@@ -81,6 +86,7 @@ class LocalPool:
         news: Callable[[PoolNews], None] = lambda _: None,
         stop_s: float = STOP_S,
         give_up_codes: Collection[int] = (2,),
+        done_codes: Collection[int] = (),
     ) -> None:
         self._command = command
         self._count = count
@@ -88,7 +94,9 @@ class LocalPool:
         self._news = news
         self._stop_s = stop_s
         self._give_up_codes = give_up_codes
+        self._done_codes = done_codes
         self._running: dict[int, Process] = {}
+        self._given_up = 0
         self._stopping = asyncio.Event()
 
     @property
@@ -104,10 +112,11 @@ class LocalPool:
         self._stopping.set()
 
     async def run(self) -> None:
-        """Keep the processes running until ``stop``; all have ended when this returns, also if it is cancelled.
+        """Keep the processes running until ``stop``, or until they have left; all have ended when this returns, also if it
+        is cancelled.
 
         Raises:
-            PoolGaveUp: one of them cannot work.
+            PoolGaveUp: none of them can work.
             OSError: one cannot be started at all.
         """
         try:
@@ -123,12 +132,16 @@ class LocalPool:
             began_s = time.monotonic()
             process = await self._start(slot)
             code = await self._until_end(process, slot)
-            if self._stopping.is_set():
+            if self._stopping.is_set() or code in self._done_codes:
                 self._news(PoolNews(slot=slot, pid=process.pid, code=code))
                 return
             if code in self._give_up_codes:
-                self._news(PoolNews(slot=slot, pid=process.pid, code=code))
-                raise PoolGaveUp(f"process {process.pid} ended with exit code {code}: it cannot work; see what it said")
+                news = PoolNews(slot=slot, pid=process.pid, code=code, cannot_work=True)
+                self._news(news)
+                self._given_up += 1
+                if self._given_up == self._count:
+                    raise PoolGaveUp(str(news))
+                return
             if time.monotonic() - began_s >= _LIVED_S:
                 next_s = _FIRST_S
             again_s = next_s * random.uniform(0.5, 1.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from typing import Protocol
 
 from merit.core.desk import Desk
@@ -109,4 +111,9 @@ class Cell(Protocol):
         Raises:
             CellStopped: the cell stopped before that; whether it was carried out is not known.
         """
+        ...
+
+    def watch_workers(self, told: Callable[[AbstractSet[str]], None]) -> Callable[[], None]:
+        """Have somebody told of the workers to which something has happened, each time it is durable: something that the
+        journal says, or only a word that was heard of them. To be called: what is returned, to end it."""
         ...

@@ -40,8 +40,9 @@ class SnapshotStore(Protocol):
         """
         ...
 
-    def latest(self) -> Snapshot | None:
-        """The latest one that is whole, or None. Those found damaged on the way are named in `damaged`.
+    def latest(self, until: int | None = None) -> Snapshot | None:
+        """The latest one that is whole, of a sequence up to `until` if that is given, or None. Those found damaged on the
+        way are named in `damaged`.
 
         Raises `SnapshotUnavailable`.
         """

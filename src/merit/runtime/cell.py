@@ -12,6 +12,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Coroutine
+from collections.abc import Set as AbstractSet
 from typing import Any, Protocol
 
 from merit.core.desk import Desk
@@ -93,6 +94,7 @@ class CellLoop:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
         self._ack_timer: asyncio.TimerHandle | None = None
+        self._onlookers: dict[object, Callable[[AbstractSet[str]], None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._looked_s = time.monotonic()
         self.failed: asyncio.Future[BaseException] = self._loop.create_future()
@@ -169,6 +171,18 @@ class CellLoop:
         self._answers[self._kernel.offer(command)] = future
         self._wake()
         return await future
+
+    def watch_workers(self, told: Callable[[AbstractSet[str]], None]) -> Callable[[], None]:
+        """Have somebody told of the workers to which something has happened; call what is returned to end it."""
+        key = object()
+        self._onlookers[key] = told
+        self._kernel.watched = True
+
+        def end() -> None:
+            self._onlookers.pop(key, None)
+            self._kernel.watched = bool(self._onlookers)
+
+        return end
 
     # The loop
 
@@ -247,6 +261,9 @@ class CellLoop:
             self._spawn(self._look_up(lookup))
         for wanted in self._kernel.times():
             self._spawn(self._work_out(wanted))
+        if self._onlookers and (moved := self._kernel.moved()):
+            for told in self._onlookers.values():
+                told(moved)
 
     async def _look_up(self, lookup: Lookup) -> None:
         try:

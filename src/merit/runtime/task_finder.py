@@ -26,8 +26,9 @@ from merit.ports.journal import JournalReader
 
 _ID: Final = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _SUBMITTED: Final = TaskSubmitted.__name__.encode()
-_NOTHING: Final = b"\xc0"
-"""As MessagePack has it; no text ends with that byte."""
+_NO_TERMS: Final = b"\x00\xc0"
+"""How a submit without terms ends, as MessagePack has it: with no queue time-out, and nothing. Terms themselves may end with
+nothing, but never after a zero."""
 _SKEW_NS: Final = 3600 * SECOND_NS
 """How far a client's clock may be ahead of the control plane's for its tasks to be found."""
 
@@ -64,7 +65,7 @@ class TaskFinder:
             for record in reader.read():
                 for data in record.events:
                     # Looked at before it is decoded: only a submit that has terms, its last field, can have a key.
-                    if _SUBMITTED not in data[: len(_SUBMITTED) + 4] or data.endswith(_NOTHING):
+                    if _SUBMITTED not in data[: len(_SUBMITTED) + 4] or data.endswith(_NO_TERMS):
                         continue
                     event = decode_event(data)
                     if isinstance(event, TaskSubmitted) and event.terms is not None:
@@ -83,7 +84,7 @@ class TaskFinder:
         recollection = Recollection()
         reader = self._open_reader()
         try:
-            for record in reader.read(_first_since(reader, since_ns)):
+            for record in reader.read(first_since(reader, since_ns)):
                 payloads: dict[bytes, bytes] | None = None
                 for data in record.events:
                     # One pass over the event, however many are wanted: a client that comes back asks for thousands.
@@ -99,7 +100,7 @@ class TaskFinder:
         return list(recollection.tasks())
 
 
-def _first_since(reader: JournalReader, since_ns: int) -> int:
+def first_since(reader: JournalReader, since_ns: int) -> int:
     """Sequence from which the records are not older than ``since_ns``, by bisection over the records' times."""
     low, high = 1, reader.tail().next
     while low < high:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Final, TypeVar
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from typing import Any, Final, TypeVar
 
 import grpc
 
@@ -87,6 +87,23 @@ class Asker:
         channel = await self.ask(there)
         with _asking(self._server):
             return await call(channel)
+
+    async def stream(
+        self, call: Callable[[grpc.aio.Channel], grpc.aio.UnaryStreamCall[Any, T]]
+    ) -> AsyncGenerator[T, None]:
+        """Make a call that has many answers: once there is a channel, it is made once. Raises as ``order``, also when it
+        breaks between two answers."""
+
+        async def there(channel: grpc.aio.Channel) -> grpc.aio.Channel:
+            return channel
+
+        answers = call(await self.ask(there))
+        try:
+            with _asking(self._server):
+                async for answer in answers:
+                    yield answer
+        finally:
+            answers.cancel()
 
     async def ask_for_ever(self, call: Callable[[grpc.aio.Channel], Awaitable[T]]) -> T:
         """As ``ask``, with patience that does not end."""

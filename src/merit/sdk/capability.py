@@ -5,7 +5,7 @@
         "Number of words in a text."
         return len(text.split())
 
-    @capability(name="thumbnail", version="2.1.0", cpu=True)
+    @capability(name="thumbnail", version="2.1.0", cpu=True, resources={"cpu": 1, "memory": "512Mi"})
     def make_thumbnail(path: str, width: int = 128) -> str: ...
 
 The function stays callable as it was.
@@ -22,7 +22,11 @@ from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
-from merit.model.limits import RUN_TIMEOUT_NS_MAX, SECOND_NS
+import msgspec
+
+from merit.model.limits import COST_MICROS_MAX, NAME_LENGTH_MAX, RUN_TIMEOUT_NS_MAX, SECOND_NS
+from merit.model.workers import PERMILLE, PREFERENCE_PERMILLE_DEFAULT, Offer
+from merit.sdk.amounts import Amounts, amounts_of
 from merit.sdk.schema import CapabilityError, Signature, signature_of
 
 Parameters = ParamSpec("Parameters")
@@ -30,16 +34,21 @@ Result = TypeVar("Result")
 Mode = Literal["thread", "async", "process"]
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}")
-# Semantic Versioning 2.0.0 without its rule against leading zeros in pre-releases.
-VERSION = re.compile(
-    r"(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})(-[0-9A-Za-z.\-]{1,64})?(\+[0-9A-Za-z.\-]{1,64})?"
+_NUMBER = r"(?:0|[1-9]\d{0,8})"
+_PART = r"(?:0|[1-9]\d*|\d*[A-Za-z\-][0-9A-Za-z\-]*)"
+VERSION = re.compile(  # Semantic Versioning 2.0.0
+    rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}(?:-{_PART}(?:\.{_PART})*)?(?:\+[0-9A-Za-z\-]+(?:\.[0-9A-Za-z\-]+)*)?", re.ASCII
 )
+VERSION_LENGTH_MAX = 128
 TAG = re.compile(r"[^\s\x00-\x1f]{1,64}")
 TAGS_MAX = 32
 DESCRIPTION_BYTES_MAX = 4 * 1024
 CONCURRENCY_MAX = 10_000
 HEARTBEAT_TIMEOUT_S_MIN = 1.0  # workers pass signs of life on four times a second
 HEARTBEAT_TIMEOUT_S_MAX = RUN_TIMEOUT_NS_MAX // SECOND_NS
+PREFERENCE_DEFAULT = PREFERENCE_PERMILLE_DEFAULT / PERMILLE
+MICROS = 1_000_000
+COST_MAX = COST_MICROS_MAX // MICROS
 
 
 class Capability(Generic[Parameters, Result]):
@@ -49,6 +58,12 @@ class Capability(Generic[Parameters, Result]):
     `concurrency` bounds how many attempts of it one worker runs at a time; None leaves that to the worker. Without
     `safe_to_repeat` an attempt that may have begun is never followed by another one. With `heartbeat_timeout_s` an attempt
     has failed that gives no sign of progress for so long.
+
+    `resources` is what one attempt needs while it lives, by name (`cpu` in cores, `memory` in bytes, `network` in bytes a
+    second, `gpu` in devices, or any other), as a number or a text such as "512Mi"; it goes only to workers that have so much of it free. `cost` of one task is in
+    whatever the operator reckons in, `preference` (0..1) says how much its worker likes this kind of work; strategies may go
+    by both. With `stateful` the tasks of one key stay on one worker. `requires` names what it depends on outside, for
+    people to read.
     """
 
     __name__: str
@@ -67,8 +82,13 @@ class Capability(Generic[Parameters, Result]):
         tags: Iterable[str] = (),
         safe_to_repeat: bool = True,
         heartbeat_timeout_s: float | None = None,
+        resources: Amounts | None = None,
+        cost: float = 0.0,
+        preference: float = PREFERENCE_DEFAULT,
+        stateful: bool = False,
+        requires: Iterable[str] = (),
     ) -> None:
-        """Raises CapabilityError for a name, version, tag, concurrency or time-out that is out of form."""
+        """Raises CapabilityError for a name, version, tag, number or anything else that is out of form."""
         self.function = function
         self.name = name
         self.version = version
@@ -79,6 +99,11 @@ class Capability(Generic[Parameters, Result]):
         self.tags = tuple(tags)
         self.safe_to_repeat = safe_to_repeat
         self.heartbeat_timeout_s = heartbeat_timeout_s
+        self.resources: Amounts = {} if resources is None else resources
+        self.cost = cost
+        self.preference = preference
+        self.stateful = stateful
+        self.requires = tuple(requires)
         self._check()
         functools.update_wrapper(self, function)
 
@@ -101,6 +126,26 @@ class Capability(Generic[Parameters, Result]):
         """Module and qualified name under which another process finds it."""
         return self.function.__module__, self.function.__qualname__
 
+    @property
+    def offer(self) -> Offer:
+        """The capability as its worker offers it to the control plane."""
+        return Offer(
+            self.name,
+            self.version,
+            self.description,
+            msgspec.json.encode(self.input_schema),
+            msgspec.json.encode(self.output_schema),
+            self.tags,
+            self.safe_to_repeat,
+            round((self.heartbeat_timeout_s or 0) * SECOND_NS),
+            amounts_of("resources", self.resources),
+            self.concurrency or 0,
+            round(self.cost * MICROS),
+            round(self.preference * PERMILLE),
+            self.stateful,
+            self.requires,
+        )
+
     def __repr__(self) -> str:
         return f"<capability {self.name} {self.version} ({self.mode})>"
 
@@ -113,7 +158,8 @@ class Capability(Generic[Parameters, Result]):
                 f"{self.name!r}: a capability's name is 1 to 128 letters, digits, '_', '.' or '-', "
                 "and starts with a letter, a digit or '_'"
             )
-        if not isinstance(self.version, str) or not VERSION.fullmatch(self.version):
+        version_is_text = isinstance(self.version, str) and len(self.version) <= VERSION_LENGTH_MAX
+        if not version_is_text or not VERSION.fullmatch(self.version):
             raise CapabilityError(f"{self.name}: version {self.version!r} is not semantic (like 1.0.0)")
         if len(self.description.encode("utf-8", "replace")) > DESCRIPTION_BYTES_MAX:
             raise CapabilityError(f"{self.name}: its description is longer than {DESCRIPTION_BYTES_MAX} bytes")
@@ -128,6 +174,20 @@ class Capability(Generic[Parameters, Result]):
         if len(self.tags) > TAGS_MAX or not all(isinstance(tag, str) and TAG.fullmatch(tag) for tag in self.tags):
             raise CapabilityError(
                 f"{self.name}: tags are at most {TAGS_MAX} words of 1 to 64 characters, not {list(self.tags)!r}"
+            )
+        try:
+            amounts_of("resources", self.resources)
+        except ValueError as error:
+            raise CapabilityError(f"{self.name}: {error}") from None
+        for field, number, most in (("cost", self.cost, COST_MAX), ("preference", self.preference, 1)):
+            if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number <= most:
+                raise CapabilityError(f"{self.name}: {field} must be a number from 0 to {most:,}, not {number!r}")
+        if len(self.requires) > TAGS_MAX or not all(
+            isinstance(item, str) and 0 < len(item) <= NAME_LENGTH_MAX for item in self.requires
+        ):
+            raise CapabilityError(
+                f"{self.name}: requires are at most {TAGS_MAX} texts of 1 to {NAME_LENGTH_MAX} characters, "
+                f"not {list(self.requires)!r}"
             )
 
 
@@ -148,6 +208,11 @@ def capability(
     tags: Iterable[str] = (),
     safe_to_repeat: bool = True,
     heartbeat_timeout_s: float | None = None,
+    resources: Amounts | None = None,
+    cost: float = 0.0,
+    preference: float = PREFERENCE_DEFAULT,
+    stateful: bool = False,
+    requires: Iterable[str] = (),
 ) -> Callable[[Callable[Parameters, Result]], Capability[Parameters, Result]]: ...
 def capability(
     function: Callable[..., Any] | None = None,
@@ -161,14 +226,21 @@ def capability(
     tags: Iterable[str] = (),
     safe_to_repeat: bool = True,
     heartbeat_timeout_s: float | None = None,
+    resources: Amounts | None = None,
+    cost: float = 0.0,
+    preference: float = PREFERENCE_DEFAULT,
+    stateful: bool = False,
+    requires: Iterable[str] = (),
 ) -> Any:
     """Declare a typed function as a capability.
 
     `name` is the function's unless given, `description` its docstring. `cpu` runs attempts in processes of their own (for
     work that holds the interpreter), `concurrency` bounds them per worker. `safe_to_repeat=False` is for work that must not be
     done twice: an attempt that may have begun is never followed by another one. With `heartbeat_timeout_s` an attempt has
-    failed that gives no sign of progress (`Context.progress`, `beat`, `log`) for so long. Raises CapabilityError when it is declared, not
-    when it is called: for a parameter without a type or of one that is not JSON, for *args, for a bad name or version.
+    failed that gives no sign of progress (`Context.progress`, `beat`, `log`) for so long. `resources`, `cost`, `preference`,
+    `tags`, `stateful` and `requires` are for whoever chooses the worker (see `Capability`). Raises CapabilityError when it is
+    declared, not when it is called: for a parameter without a type or of one that is not JSON, for *args, for a bad name
+    or version.
     """
 
     def declare(target: Callable[..., Any]) -> Capability[..., Any]:
@@ -196,6 +268,11 @@ def capability(
                 tags=tags,
                 safe_to_repeat=safe_to_repeat,
                 heartbeat_timeout_s=heartbeat_timeout_s,
+                resources=resources,
+                cost=cost,
+                preference=preference,
+                stateful=stateful,
+                requires=requires,
             )
         )
 

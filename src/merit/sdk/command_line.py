@@ -29,7 +29,9 @@ from typing import Any, Literal, TypedDict, cast
 import msgspec
 from pydantic_core import to_json
 
-from merit.sdk.capability import Capability, register
+from merit.model.limits import NAME_LENGTH_MAX
+from merit.sdk.amounts import Amounts
+from merit.sdk.capability import PREFERENCE_DEFAULT, Capability, register
 from merit.sdk.command_template import Template, argv_templates, parameters_of, text_of
 from merit.sdk.context import active
 from merit.sdk.live_lines import LiveLines
@@ -101,6 +103,11 @@ def command_line(
     tags: Sequence[str] = (),
     safe_to_repeat: bool = True,
     heartbeat_timeout_s: float | None = None,
+    resources: Amounts | None = None,
+    cost: float = 0.0,
+    preference: float = PREFERENCE_DEFAULT,
+    stateful: bool = False,
+    requires: Sequence[str] = (),
 ) -> Capability[..., Any]:
     """Declare a program as a capability.
 
@@ -109,7 +116,8 @@ def command_line(
     None for nothing. `output` says how standard output (at most `output_bytes_max` bytes) is read. The exit code must be
     among `ok_codes`. The environment holds PATH, HOME and TMPDIR of the worker, LANG=C.UTF-8, and what `env` adds.
     The attempt fails with the end of standard error (4 KiB) in its message. Whoever follows the task sees the lines of both
-    outputs as they are written (with `output="json"` those of standard error), and each is a sign of progress.
+    outputs as they are written (with `output="json"` those of standard error), and each is a sign of progress. What is not
+    about the program (`version` and `concurrency` to `requires`) is as for every `Capability`.
 
     Raises CapabilityError for what does not fit together: the message names the parameter or setting and the reason.
     """
@@ -135,20 +143,10 @@ def command_line(
         return await command.run(defaults | arguments)
 
     run.__name__ = run.__qualname__ = name
-    return register(
-        Capability(
-            run,
-            name=name,
-            version=version,
-            description=description or f"Runs {argv[0]}",
-            mode="async",
-            signature=signature,
-            concurrency=concurrency,
-            tags=tags,
-            safe_to_repeat=safe_to_repeat,
-            heartbeat_timeout_s=heartbeat_timeout_s,
-        )
-    )
+    usual: dict[str, Any] = {"version": version, "description": description or f"Runs {argv[0]}", "tags": tags}
+    usual |= {"concurrency": concurrency, "safe_to_repeat": safe_to_repeat, "heartbeat_timeout_s": heartbeat_timeout_s}
+    usual |= {"resources": resources, "cost": cost, "preference": preference, "stateful": stateful}
+    return register(Capability(run, name=name, mode="async", signature=signature, requires=requires, **usual))
 
 
 def load_commands(path: str | Path) -> list[Capability[..., Any]]:
@@ -175,13 +173,23 @@ def load_commands(path: str | Path) -> list[Capability[..., Any]]:
         extra = f", not {', '.join(sorted(content))}" if content else ""
         raise CapabilityError(f"{file}: it must hold [[command]] tables{extra}")
     try:
-        specifications = [msgspec.convert(table, CommandSpecification) for table in tables]
+        specifications = [_specification(number, table) for number, table in enumerate(tables)]
         names = [s.name for s in specifications]
         for twice in sorted({n for n in names if names.count(n) > 1}):
             raise CapabilityError(f"two commands are called {twice}; rename one")
         return [command_line(**msgspec.structs.asdict(s)) for s in specifications]
-    except (CapabilityError, msgspec.ValidationError) as error:
+    except CapabilityError as error:
         raise CapabilityError(f"{file}: {error}") from None
+
+
+def _specification(number: int, table: Any) -> CommandSpecification:
+    """One table. Raises CapabilityError that says which, and which field."""
+    try:
+        return msgspec.convert(table, CommandSpecification)
+    except msgspec.ValidationError as error:
+        called = table.get("name") if isinstance(table, dict) else None
+        name = f" ({bounded_text(called, NAME_LENGTH_MAX)})" if isinstance(called, str) else ""
+        raise CapabilityError(f"command[{number}]{name}: {error}") from None
 
 
 class CommandSpecification(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -204,6 +212,11 @@ class CommandSpecification(msgspec.Struct, forbid_unknown_fields=True, kw_only=T
     tags: list[str] = []
     safe_to_repeat: bool = True
     heartbeat_timeout_s: float | None = None
+    resources: dict[str, Any] = {}
+    cost: float = 0.0
+    preference: float = PREFERENCE_DEFAULT
+    stateful: bool = False
+    requires: list[str] = []
 
 
 # --- running ------------------------------------------------------------------------------------------------------------

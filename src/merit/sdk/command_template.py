@@ -86,9 +86,7 @@ def text_of(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if not isinstance(value, str | int | float):
-        raise InvalidInput(
-            f"{name}: only text, numbers and booleans can be put into a program's arguments or its text input"
-        )
+        raise InvalidInput(f"{name}: only text, numbers and booleans can be put into a text")
     return str(value)
 
 

@@ -17,6 +17,7 @@ from merit.model.tasks import Refusal
 from merit.model.tenancy import DEFAULT_TENANT
 from merit.sdk.asking import Asker
 from merit.sdk.channel import put_blob
+from merit.sdk.fleet_operations import FleetOperations
 from merit.sdk.options import Prepared, TaskRequest, check_text, time_ns_of
 from merit.sdk.results import Refused
 from merit.sdk.specs import encode_parameters
@@ -125,6 +126,8 @@ class Operations:
     def __init__(self, asker: Asker, tenant: str = DEFAULT_TENANT) -> None:
         self._asker = asker
         self._tenant = tenant
+        self.fleet = FleetOperations(asker)
+        """Workers, capabilities, rollouts, and why tasks go where they go."""
 
     # Tasks
 

@@ -21,10 +21,12 @@ from merit.model.limits import (
     SECOND_NS,
     TIMEOUT_NS_DEFAULT,
 )
-from merit.model.tasks import Priority, RetryPolicy, TaskSpec, Terms
+from merit.model.tasks import Demand, Priority, RetryPolicy, TaskSpec, Terms
+from merit.sdk.amounts import Amounts, amounts_of
 
 _NS_MAX: Final = 2**63 - 1
 _USUAL: Final = Terms()
+_ANYBODY: Final = Demand()
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _KINDS: Final = ("refused", "failed", "timed_out", "silent", "lost")
 
@@ -84,7 +86,7 @@ class Options(Struct, frozen=True, kw_only=True):
     safe_to_repeat: bool = True
     """False: never tried again unless it is known not to have started."""
     key: str = ""
-    """What limits per key count by."""
+    """What limits per key count by; the tasks of a stateful capability with the same one stay on one worker."""
     idempotency_key: str = ""
     """A task of the same tenant with the same key is this one, and is not made twice."""
     inputs: Mapping[str, str | Identified] = {}
@@ -93,6 +95,22 @@ class Options(Struct, frozen=True, kw_only=True):
     """It runs also when tasks that it needs die or are canceled; inputs from those are null."""
     labels: Mapping[str, str] = {}
     """Words to find it by."""
+    versions: str = ""
+    """Of the capability: a range of semantic versions, such as ``>=1.2,<2`` or ``^1.2``."""
+    worker: str = ""
+    """The worker that has to do it."""
+    tags: Iterable[str] = ()
+    """The worker, or the capability as it offers it, has all of these …"""
+    without_tags: Iterable[str] = ()
+    """… and none of these."""
+    resources: Amounts = {}
+    """What an attempt needs, in place of what the capability says of each: ``cpu`` in cores, ``memory`` in bytes,
+    ``network`` in bytes a second, ``gpu`` in devices, and whatever else workers have; numbers, or texts such as ``512Mi``."""
+    strategy: str = ""
+    """How its worker is chosen among those that may do it, such as ``least-loaded`` or ``round-robin``; left out: as for
+    its capability."""
+    prefers: Iterable[str] = ()
+    """Tags of the worker that it would rather have, for strategies that go by them."""
 
 
 class MapArguments(TypedDict, total=False):
@@ -116,6 +134,13 @@ class MapArguments(TypedDict, total=False):
     idempotency_key: str
     despite_dead: bool
     labels: Mapping[str, str]
+    versions: str
+    worker: str
+    tags: Iterable[str]
+    without_tags: Iterable[str]
+    resources: Amounts
+    strategy: str
+    prefers: Iterable[str]
 
 
 class OptionArguments(MapArguments, total=False):
@@ -172,6 +197,7 @@ class Prepared(Struct, frozen=True, gc=False):
             inputs=inputs,
             despite_dead=bool(options.despite_dead),
             labels=tuple(options.labels.items()),
+            demand=_demand(options),
         )
         texts = [("description", options.description), ("key", terms.key), ("idempotency_key", terms.idempotency_key)]
         texts += [("inputs", name) for name, _ in inputs]
@@ -207,6 +233,20 @@ class Prepared(Struct, frozen=True, gc=False):
             self.timeout_ns,
             terms,
         )
+
+
+def words_of(field: str, words: Iterable[str]) -> tuple[str, ...]:
+    """Tags and the like.
+
+    Raises:
+        ValueError: with ``field``: it is one text instead of several, or one of them cannot be sent.
+    """
+    if isinstance(words, str):
+        raise ValueError(f"{field}: must be a list of texts, such as [{words!r}], not one text")
+    found = tuple(words)
+    for word in found:
+        check_text(field, word)
+    return found
 
 
 def check_text(field: str, text: str) -> None:
@@ -253,6 +293,22 @@ def _span_ns(field: str, seconds: float | None) -> int:
     if span_ns <= 0:
         raise ValueError(f"{field}: {seconds!r} is not above 0; leave it out if it is not wanted")
     return span_ns
+
+
+def _demand(options: Options) -> Demand | None:
+    for field, text in (("versions", options.versions), ("worker", options.worker), ("strategy", options.strategy)):
+        check_text(field, text)
+    demand = Demand(
+        options.versions,
+        options.worker,
+        # In order and each once, since tasks that ask the same wait in one line.
+        tuple(sorted(set(words_of("tags", options.tags)))),
+        tuple(sorted(set(words_of("without_tags", options.without_tags)))),
+        amounts_of("resources", options.resources),
+        options.strategy,
+        tuple(dict.fromkeys(words_of("prefers", options.prefers))),
+    )
+    return None if demand == _ANYBODY else demand
 
 
 def _policy(retry: Retry) -> RetryPolicy:

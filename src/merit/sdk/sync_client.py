@@ -88,7 +88,9 @@ class Client:
     ) -> None:
         self._loop = _LoopThread.loop()
         self._client = AsyncClient(server, connect_timeout_s=connect_timeout_s, tenant=tenant)
-        self._operations = BlockingOperations(self._client.operations, self._do)
+        self._operations = BlockingOperations(
+            self._client.operations, self._do, lambda items: _taken_here(items, self._loop)
+        )
 
     def __enter__(self) -> Client:
         self._do(self._client.__aenter__())
@@ -108,7 +110,7 @@ class Client:
 
     @property
     def operations(self) -> BlockingOperations:
-        """What operators see and set: queues, limits, tenants, dead letters, schedules."""
+        """What operators see and set: queues, limits, tenants, dead letters, schedules, the fleet."""
         return self._operations
 
     def submit(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
 from typing import Any, TypeVar
 
 from merit.model.rules import RuleKind
 from merit.model.schedules import Missed, Overlap
 from merit.sdk.operations import Operations, Purged, Retried, Where
 from merit.sdk.options import TaskRequest
+from merit.sdk.sync_fleet_operations import BlockingFleetOperations
 from merit.sdk.views import Page
 
 T = TypeVar("T")
@@ -17,9 +18,16 @@ T = TypeVar("T")
 class BlockingOperations:
     """Questions and orders: see ``Operations`` for what the methods do and raise."""
 
-    def __init__(self, operations: Operations, do: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
+    def __init__(
+        self,
+        operations: Operations,
+        do: Callable[[Coroutine[Any, Any, Any]], Any],
+        take: Callable[[AsyncGenerator[Any, None]], Iterator[Any]],
+    ) -> None:
         self._operations = operations
         self._run = do
+        self.fleet = BlockingFleetOperations(operations.fleet, do, take)
+        """Workers, capabilities, rollouts, and why tasks go where they go."""
 
     def tasks(self, where: Where | None = None, *, limit: int = 100, cursor: str = "") -> Page:
         """Tasks, newest first, a page at a time."""

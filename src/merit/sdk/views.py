@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from merit.model.tasks import Priority, RetryPolicy, Terms
+from merit.model.tasks import Demand, Priority, RetryPolicy, Terms
+from merit.sdk.amounts import numbers_of
 from merit.wire.specs import decode_terms
 from merit.wire.v1 import queues_pb2, schedules_pb2, tasks_pb2, worker_pb2
 
@@ -64,9 +65,23 @@ def _terms(terms: Terms) -> dict[str, Any]:
         "labels": dict(terms.labels),
         "origin": terms.origin,
         "schedule": terms.schedule,
+        "demand": None if terms.demand is None else _demand(terms.demand),
     }
     said = {name: value for name, value in view.items() if value}
     return said if terms.safe_to_repeat else said | {"safe_to_repeat": False}
+
+
+def _demand(demand: Demand) -> dict[str, Any]:
+    view: dict[str, Any] = {
+        "versions": demand.versions,
+        "worker": demand.worker,
+        "tags": list(demand.tags),
+        "without_tags": list(demand.without_tags),
+        "resources": numbers_of(demand.resources),
+        "strategy": demand.strategy,
+        "prefers": list(demand.prefers),
+    }
+    return {name: value for name, value in view.items() if value}
 
 
 def _retry(policy: RetryPolicy) -> dict[str, Any]:

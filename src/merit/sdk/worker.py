@@ -9,22 +9,23 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final
 from uuid import uuid4
 
 import grpc
-import msgspec
 
 from merit.model.frames import Assignment, AttemptRef, CellFrame, Report, ReportStatus
-from merit.model.limits import PAYLOAD_INLINE_BYTES_MAX, SECOND_NS
+from merit.model.limits import PAYLOAD_INLINE_BYTES_MAX
 from merit.model.tasks import Failure, Progress
-from merit.model.workers import Offer
+from merit.sdk.amounts import Amounts, amounts_of
 from merit.sdk.capability import Capability, declared, only_declaring
 from merit.sdk.channel import Backoff, get_blob, open_channel, put_blob, server_or_default
 from merit.sdk.conversation import Conversation
 from merit.sdk.execution import Job
 from merit.sdk.inputs import check_size, with_inputs
+from merit.sdk.operator_words import STOP, Obedience
+from merit.sdk.options import words_of
 from merit.sdk.outcome import Outcome, ProgressNote
 from merit.sdk.reports import report_of
 from merit.sdk.runner import Runner
@@ -60,6 +61,10 @@ class WorkerProcess:
         concurrency: attempts that run at the same time; by default the number of CPUs, at least 4.
         processes: child processes for ``cpu=True`` functions; by default one per CPU.
         tags: words by which workers are told apart.
+        capacity: what it has of resources that tasks need: ``cpu`` in cores, ``memory`` in bytes, ``network`` in bytes a
+            second, ``gpu`` in devices, or any other by name. Of the first three a worker that says nothing is taken to have
+            enough, of all others to have none.
+        tenants: whose tasks it takes; none: anybody's.
     """
 
     def __init__(
@@ -71,6 +76,8 @@ class WorkerProcess:
         concurrency: int | None = None,
         processes: int | None = None,
         tags: Iterable[str] = (),
+        capacity: Amounts | None = None,
+        tenants: Iterable[str] = (),
     ) -> None:
         self._capabilities = list(capabilities)
         if not self._capabilities:
@@ -80,8 +87,15 @@ class WorkerProcess:
         concurrency = concurrency or max(4, os.cpu_count() or 1)
         self._processes = processes
         self._end = WorkerEnd(
-            self.name, uuid4().hex, tuple(_offer(item) for item in self._capabilities), concurrency, tuple(tags)
+            self.name,
+            uuid4().hex,
+            tuple(item.offer for item in self._capabilities),
+            concurrency,
+            words_of("tags", tags),
+            amounts_of("capacity", capacity or {}),
+            words_of("tenants", tenants),
         )
+        self._obedience = Obedience()
         self._backoff = Backoff()
         self._began_ns: dict[str, int] = {}
         self._transfers: set[asyncio.Task[None]] = set()
@@ -100,7 +114,7 @@ class WorkerProcess:
 
     def drain(self) -> None:
         """Take nothing more, finish what runs, report, and leave. ``run`` returns then."""
-        if not self._end.draining:
+        if not self._drained.is_set():
             log.info("draining: %d attempts are held", self._end.held)
         self._end.drain()
         self._give_back_older_than(0)
@@ -123,6 +137,7 @@ class WorkerProcess:
         ticking = asyncio.create_task(self._tick())
         sessions = asyncio.create_task(self._sessions())
         draining = asyncio.create_task(self._drained.wait())
+        obeying = asyncio.create_task(self._obedience.run())
         try:
             await asyncio.wait((sessions, draining), return_when=asyncio.FIRST_COMPLETED)
             with contextlib.suppress(TimeoutError):
@@ -137,7 +152,7 @@ class WorkerProcess:
                     await asyncio.wait_for(sessions, 2.0)
         finally:
             # Whoever cancels this must not leave a stream behind, on which the worker would seem to be there.
-            own = (ticking, sessions, draining, *self._transfers)
+            own = (ticking, sessions, draining, obeying, *self._transfers)
             for task in own:
                 task.cancel()
             await self._runner.close(0)
@@ -153,7 +168,7 @@ class WorkerProcess:
                 async with open_channel(self.server) as channel:
                     await self._session(channel)
             except (grpc.aio.AioRpcError, ConnectionError, ProtocolViolation, asyncio.InvalidStateError) as error:
-                log.warning("no control plane at %s: %s; trying again", self.server, _brief(error))
+                log.warning("no control plane at %s: %s; trying again", self.server, brief(error))
             finally:
                 self._end.disconnected()
                 self._conversation = self._channel = None
@@ -182,6 +197,13 @@ class WorkerProcess:
         if frame.welcome is not None:
             self._backoff.reset()
             log.info("attached to cell %s at %s as %s", frame.welcome.cell, self.server, self.name)
+        for word in self._end.words():
+            if word == STOP:
+                self.drain()
+            else:
+                self._obedience.hear(word)
+        if self._end.draining and not self._drained.is_set():
+            self.drain()
         # First say what is to be said: what begins now wants the interpreter for itself.
         self._pump()
         if assignments:
@@ -273,7 +295,7 @@ class WorkerProcess:
             self._end.ended(Report(item.task, item.number, ReportStatus.FAILED, failure=failure))
         except (grpc.aio.AioRpcError, ConnectionError, asyncio.InvalidStateError) as error:
             if isinstance(error, grpc.aio.AioRpcError) and error.code() in _NOT_THERE:
-                failure = Failure("blob", f"its parameters could not be fetched: {_brief(error)}")
+                failure = Failure("blob", f"its parameters could not be fetched: {brief(error)}")
                 self._end.ended(Report(item.task, item.number, ReportStatus.FAILED, failure=failure))
             else:
                 # The control plane is away, which says nothing about the task: as if it had never been taken.
@@ -328,7 +350,7 @@ class WorkerProcess:
                     raise ConnectionError("the stream is gone")
                 digest = await put_blob(self._channel, outcome.result)
             except (grpc.aio.AioRpcError, ConnectionError, asyncio.InvalidStateError) as error:
-                log.warning("the result of %s could not be stored: %s; trying again", outcome.attempt, _brief(error))
+                log.warning("the result of %s could not be stored: %s; trying again", outcome.attempt, brief(error))
                 await asyncio.sleep(backoff.next_s())
         self._end.ended(report_of(*_split(outcome.attempt), outcome, b"", digest))
         self._wake()
@@ -346,12 +368,14 @@ def serve(
     concurrency: int | None = None,
     processes: int | None = None,
     tags: Iterable[str] = (),
+    capacity: Amounts | None = None,
+    tenants: Iterable[str] = (),
     drain_s: float = DRAIN_S,
 ) -> None:
     """Be a worker with these capabilities (by default all that have been declared) until SIGTERM or SIGINT.
 
-    On the first signal the worker drains: it takes nothing more, finishes what runs, reports, and leaves. A second one
-    ends it at once. In a module that is loaded for what it declares (``merit worker
+    On the first signal, or when an operator drains or stops it, the worker drains: it takes nothing more, finishes what
+    runs, reports, and leaves. A second one ends it at once. In a module that is loaded for what it declares (``merit worker
     MODULE``) this does nothing: whoever loads it serves.
 
     Raises:
@@ -359,24 +383,27 @@ def serve(
     """
     if only_declaring():
         return
-    asyncio.run(
-        _serve(
-            WorkerProcess(
-                capabilities or declared(),
-                server,
-                name=name,
-                concurrency=concurrency,
-                processes=processes,
-                tags=tags,
-            ),
-            drain_s,
+
+    async def run() -> None:
+        worker = WorkerProcess(
+            capabilities or declared(),
+            server,
+            name=name,
+            concurrency=concurrency,
+            processes=processes,
+            tags=tags,
+            capacity=capacity,
+            tenants=tenants,
         )
-    )
+        await until_signal(worker.drain, worker.run(drain_s=drain_s))
+
+    asyncio.run(run())
 
 
-async def _serve(worker: WorkerProcess, drain_s: float) -> None:
+async def until_signal(drain: Callable[[], None], work: Coroutine[Any, Any, None]) -> None:
+    """Work until SIGTERM or SIGINT, on which ``drain`` has the work end soon; a second one ends it at once."""
     loop = asyncio.get_running_loop()
-    running = asyncio.create_task(worker.run(drain_s=drain_s))
+    running = asyncio.create_task(work)
     signaled = False
 
     def stop() -> None:
@@ -384,26 +411,13 @@ async def _serve(worker: WorkerProcess, drain_s: float) -> None:
         if signaled:
             running.cancel()
         signaled = True
-        worker.drain()
+        drain()
 
     await asyncio.sleep(0)  # the worker's own first steps, so that there is something to drain
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     with contextlib.suppress(asyncio.CancelledError):
         await running
-
-
-def _offer(item: Capability[..., Any]) -> Offer:
-    return Offer(
-        item.name,
-        item.version,
-        item.description,
-        msgspec.json.encode(item.input_schema),
-        msgspec.json.encode(item.output_schema),
-        item.tags,
-        item.safe_to_repeat,
-        round((item.heartbeat_timeout_s or 0) * SECOND_NS),
-    )
 
 
 def _progress(note: ProgressNote) -> Progress:
@@ -432,7 +446,8 @@ def _split(attempt: str) -> tuple[str, int]:
     return task, int(number)
 
 
-def _brief(error: BaseException) -> str:
+def brief(error: BaseException) -> str:
+    """An error of a call in one line."""
     if isinstance(error, grpc.aio.AioRpcError):
         return f"{error.code().name}: {error.details()}"
     return str(error) or type(error).__name__

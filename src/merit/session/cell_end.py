@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 
 from merit.model.frames import Assignment, AttemptRef, CellFrame, Hello, Welcome, WorkerFrame
 from merit.session.link import Link, Outbox, ProtocolViolation
@@ -22,7 +23,9 @@ class CellEnd:
         "_link",
         "_permanent",
         "_refused",
+        "_told",
         "_welcome",
+        "_words",
         "closing",
         "hello",
     )
@@ -38,6 +41,9 @@ class CellEnd:
         """Each with the number of assignments that were given before it, which it must not overtake."""
         self._welcome: Welcome | None = None
         self._drain = False
+        self._words: list[str] = []
+        self._told: deque[tuple[int, int]] = deque()
+        """Frames that had words in them and are not acknowledged: their sequences, and how many words each had."""
         self._refused = ""
         self._permanent = False
 
@@ -88,6 +94,17 @@ class CellEnd:
         """The worker is to finish what it holds, and leave."""
         self._drain = True
 
+    def tell(self, words: Iterable[str]) -> None:
+        """Commands of an operator; the worker hears them in this order."""
+        self._words += words
+
+    def heard(self) -> int:
+        """How many more of the commands, oldest first, have been acknowledged since this was asked last."""
+        count = 0
+        while self._told and self._told[0][0] <= self._link.acked:
+            count += self._told.popleft()[1]
+        return count
+
     def refuse(self, reason: str, *, permanent: bool = False) -> None:
         """End the stream, saying why; ``permanent``: opening another one cannot help."""
         self._refused, self._permanent = reason, permanent
@@ -110,13 +127,17 @@ class CellEnd:
         if self.closing:
             return None
         link = self._link
-        if link.open and (self._assignments or self._cancels or self._welcome is not None or self._drain):
-            frame = CellFrame(0, 0, self._welcome, self._assignments.take(), [], self._drain)
+        if link.open and (
+            self._assignments or self._cancels or self._welcome is not None or self._drain or self._words
+        ):
+            frame = CellFrame(0, 0, self._welcome, self._assignments.take(), [], self._drain, self._words)
             gone = self._assigned - len(self._assignments)
             while self._cancels and self._cancels[0][0] <= gone:
                 frame.cancels.append(self._cancels.popleft()[1])
             frame.sequence, frame.ack = link.stamp(content=True)
-            self._welcome, self._drain = None, False
+            if self._words:
+                self._told.append((frame.sequence, len(self._words)))
+            self._welcome, self._drain, self._words = None, False, []
             return frame
         # Not while assignments wait for the window: a worker that drains would take the acknowledgement of its last frame
         # for the word that nothing more comes.

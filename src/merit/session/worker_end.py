@@ -7,7 +7,7 @@ from collections import deque
 from merit.model.frames import Assignment, AttemptRef, CellFrame, Hello, Report, Welcome, WorkerFrame
 from merit.model.limits import MILLISECOND_NS
 from merit.model.tasks import Progress
-from merit.model.workers import Offer
+from merit.model.workers import Amount, Offer
 from merit.session.link import Link, Outbox
 from merit.session.newest import Newest, newer_progress
 
@@ -31,16 +31,28 @@ class WorkerEnd:
         boot: new at each start of the process.
         offers: the capabilities.
         concurrency: attempts that run at the same time.
+        tags: words by which workers are told apart.
+        capacity: what it has of resources.
+        tenants: whose tasks it takes; none: anybody's.
     """
 
     def __init__(
-        self, worker: str, boot: str, offers: tuple[Offer, ...], concurrency: int, tags: tuple[str, ...] = ()
+        self,
+        worker: str,
+        boot: str,
+        offers: tuple[Offer, ...],
+        concurrency: int,
+        tags: tuple[str, ...] = (),
+        capacity: tuple[Amount, ...] = (),
+        tenants: tuple[str, ...] = (),
     ) -> None:
         self.worker = worker
         self.boot = boot
         self.offers = offers
         self.concurrency = concurrency
         self.tags = tags
+        self.capacity = capacity
+        self.tenants = tenants
         self.session = 0
         self.welcome: Welcome | None = None
         """Of the present stream; None until the control plane has said it."""
@@ -64,6 +76,7 @@ class WorkerEnd:
         self._drain_sequence = 0
         self._bye_sequence = 0
         self._connected = False
+        self._words: list[str] = []
 
     @property
     def held(self) -> int:
@@ -108,6 +121,8 @@ class WorkerEnd:
             self.concurrency,
             tuple(held + unreported),
             self.tags,
+            self.capacity,
+            self.tenants,
         )
 
     def disconnected(self) -> None:
@@ -132,6 +147,7 @@ class WorkerEnd:
             self.welcome = frame.welcome
         if frame.drain:
             self.draining = True
+        self._words += frame.words
         new: list[Assignment] = []
         for assignment in frame.assignments:
             self._taken += 1
@@ -141,6 +157,12 @@ class WorkerEnd:
                 new.append(assignment)
         self._link.deal(frame.sequence)
         return new, frame.cancels
+
+    def words(self) -> list[str]:
+        """Commands of an operator that have come since this was asked last, oldest first. One that came shortly before the
+        stream broke may come again on the next."""
+        words, self._words = self._words, []
+        return words
 
     def started(self, task: str, number: int) -> None:
         """An attempt has begun (worth telling only if it does not end at once)."""

@@ -51,13 +51,18 @@ class FileSnapshots:
         except OSError as error:
             raise self._unavailable(error) from error
 
-    def latest(self) -> Snapshot | None:
+    def latest(self, until: int | None = None) -> Snapshot | None:
         """See `SnapshotStore.latest`."""
         damaged = []
         found = None
         try:
             for path in self._newest_first():
-                snapshot = _read(path)
+                if until is not None and path.name > _name(until):
+                    continue
+                try:
+                    snapshot = _read(path)
+                except FileNotFoundError:
+                    continue  # the writer has dropped it meanwhile: there are newer ones
                 if isinstance(snapshot, Snapshot):
                     found = snapshot
                     break

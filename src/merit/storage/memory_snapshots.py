@@ -27,9 +27,9 @@ class MemorySnapshots:
         for old in sorted(self._snapshots, reverse=True)[SNAPSHOTS_KEPT:]:
             del self._snapshots[old]
 
-    def latest(self) -> Snapshot | None:
+    def latest(self, until: int | None = None) -> Snapshot | None:
         """See `SnapshotStore.latest`."""
-        newest_first = sorted(self._snapshots, reverse=True)
+        newest_first = sorted((one for one in self._snapshots if until is None or one <= until), reverse=True)
         whole = next((sequence for sequence in newest_first if sequence not in self._bad), None)
         skipped = newest_first if whole is None else newest_first[: newest_first.index(whole)]
         self._damaged = tuple(f"snapshot {sequence}: it was planned to be damaged" for sequence in skipped)

@@ -5,11 +5,11 @@ Everything is deterministic: ids are numbered, and time is what the machine was 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from merit.allocation.least_loaded import LeastLoaded
-from merit.allocation.strategy import Strategy
+from merit.allocation.catalogue import BUILT_IN
+from merit.allocation.strategy import MakeStrategy
 from merit.core.machine import Decision, Machine
 from merit.core.state import State
 from merit.model.commands import (
@@ -30,9 +30,9 @@ from merit.model.effects import SendAssignment
 from merit.model.frames import AttemptRef, Hello, Report, ReportStatus
 from merit.model.limits import SECOND_NS, Limits
 from merit.model.rules import Rule, RuleKind, TenantTerms
-from merit.model.tasks import Failure, Progress, TaskSpec, Terms
+from merit.model.tasks import Demand, Failure, Progress, TaskSpec, Terms
 from merit.model.tenancy import DEFAULT_TENANT
-from merit.model.workers import Offer
+from merit.model.workers import Amount, Offer
 
 TENANT = DEFAULT_TENANT
 PRINCIPAL = "tester"
@@ -61,6 +61,17 @@ def with_terms(number: int = 1, capability: str = "echo", *, after: Iterable[int
     return a_spec(number, capability, after=after, terms=Terms(**fields), **own)
 
 
+def asking(number: int = 1, capability: str = "echo", *, key: str = "", **fields: Any) -> TaskSpec:
+    """Task `number`, which asks something of its worker; `fields` as `Demand` or `TaskSpec` has them."""
+    own = {name: fields.pop(name) for name in TaskSpec.__struct_fields__ if name in fields}
+    return a_spec(number, capability, terms=Terms(key=key, demand=Demand(**fields)), **own)
+
+
+def amounts(**wholes: int) -> tuple[Amount, ...]:
+    """So many whole units of each resource."""
+    return tuple(Amount(name, count * 1_000) for name, count in wholes.items())
+
+
 def an_offer(name: str = "echo", **fields: Any) -> Offer:
     """A capability as a worker offers it; `fields` as `Offer` has them."""
     return Offer(name, **fields)
@@ -70,12 +81,12 @@ def a_machine(
     state: State | None = None,
     limits: Limits | None = None,
     *,
-    strategy: Strategy | None = None,
+    strategies: Mapping[str, MakeStrategy] = BUILT_IN,
     now_ns: int = START_NS,
     epoch: int = 1,
 ) -> Machine:
     """A machine that leads, from `state` on (by default from nothing)."""
-    machine = Machine(state or State(), strategy or LeastLoaded(), limits or Limits())
+    machine = Machine(state or State(), strategies, limits or Limits())
     machine.handle(StartLeadership(TENANT, PRINCIPAL, epoch, f"leader-{epoch}"), now_ns)
     return machine
 
@@ -90,12 +101,16 @@ def attach(
     boot: str = "boot-1",
     session: int = 1,
     held: Iterable[AttemptRef] = (),
-    offers: tuple[Offer, ...] = (),
+    offers: Iterable[Offer] = (),
+    tags: Iterable[str] = (),
+    capacity: tuple[Amount, ...] = (),
+    tenants: Iterable[str] = (),
     now_ns: int | None = None,
 ) -> Decision:
     """A worker opens a stream and takes `granted` attempts at first; `offers` say more than `capabilities`."""
-    offers = offers or tuple(an_offer(name) for name in capabilities)
-    hello = Hello(worker, boot, session, offers, concurrency, tuple(held))
+    offered = tuple(offers) or tuple(an_offer(name) for name in capabilities)
+    about = (tuple(held), tuple(tags), capacity, tuple(tenants))
+    hello = Hello(worker, boot, session, offered, concurrency, *about)
     return machine.handle(AttachWorker(TENANT, worker, hello, granted), _when(machine, now_ns))
 
 
@@ -115,6 +130,7 @@ def say(
     progress: Iterable[Progress] = (),
     granted: int = 0,
     draining: bool = False,
+    heard: int = 0,
     now_ns: int | None = None,
 ) -> Decision:
     """The worker says this on its present stream."""
@@ -131,6 +147,7 @@ def say(
         list(progress),
         granted,
         draining,
+        heard,
     )
     return machine.handle(frame, _when(machine, now_ns))
 
@@ -169,6 +186,12 @@ def allocate(machine: Machine, *, count_max: int = 10_000, now_ns: int | None = 
     machine.handle(FollowUp(TENANT, PRINCIPAL, count_max), when)
     decision = machine.handle(Allocate(TENANT, PRINCIPAL, count_max), when)
     return [effect for effect in decision.effects if isinstance(effect, SendAssignment)]
+
+
+def bind(machine: Machine, *, count_max: int = 10_000, now_ns: int | None = None) -> dict[int, str]:
+    """Like `allocate`: by the number of each task that was given out, the worker that got it."""
+    sent = allocate(machine, count_max=count_max, now_ns=now_ns)
+    return {number_of(effect.assignment.task): effect.worker for effect in sent}
 
 
 def tick(machine: Machine, now_ns: int) -> Decision:

@@ -38,6 +38,16 @@ class SnapshotContract:
             store.save(sequence, 3, _HASH, b"state %d" % sequence)
             assert store.latest() == Snapshot(sequence, 3, _HASH, b"state %d" % sequence)
 
+    def test_the_latest_up_to_a_sequence(self, store: SnapshotStore, damage: Damage) -> None:
+        """Later ones do not count, not even when they are damaged."""
+        for sequence in (9, 10):
+            store.save(sequence, 3, _HASH, b"state %d" % sequence)
+        damage(store, 10)
+        for until, found in ((8, None), (9, 9), (10, 9), (10**18, 9)):
+            snapshot = store.latest(until)
+            assert (snapshot.sequence if snapshot is not None else None) == found
+            assert len(list(store.damaged)) == (until > 9)
+
     def test_the_same_sequence_is_replaced(self, store: SnapshotStore) -> None:
         """As after an upgrade of the fold."""
         store.save(5, 1, _HASH, b"old")

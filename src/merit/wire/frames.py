@@ -25,10 +25,10 @@ from merit.model.frames import (
     Welcome,
     WorkerFrame,
 )
-from merit.model.limits import FRAME_ITEMS_RECEIVED_MAX, LOG_LINES_MAX
+from merit.model.limits import FRAME_ITEMS_RECEIVED_MAX, LOG_LINES_MAX, TAGS_MAX, WORKER_TENANTS_MAX
 from merit.model.tasks import Failure, Input, Progress, Refusal, TaskState
-from merit.model.workers import Offer
-from merit.wire.specs import add_specs, decode_spec
+from merit.model.workers import PREFERENCE_PERMILLE_DEFAULT, Offer
+from merit.wire.specs import add_specs, decode_amounts, decode_spec, encode_amounts
 from merit.wire.v1 import tasks_pb2 as tasks
 from merit.wire.v1 import worker_pb2 as worker
 
@@ -137,7 +137,12 @@ def _decode_progress(note: worker.Progress) -> Progress:
 def encode_cell_frame(frame: CellFrame) -> worker.CellFrame:
     """What the control plane sends to a worker."""
     message = worker.CellFrame(
-        sequence=frame.sequence, ack=frame.ack, drain=frame.drain, refused=frame.refused, permanent=frame.permanent
+        sequence=frame.sequence,
+        ack=frame.ack,
+        drain=frame.drain,
+        words=frame.words,
+        refused=frame.refused,
+        permanent=frame.permanent,
     )
     if frame.welcome is not None:
         welcome = frame.welcome
@@ -184,6 +189,7 @@ def decode_cell_frame(message: worker.CellFrame) -> CellFrame:
         ],
         _decode_refs(message.cancels),
         message.drain,
+        list(message.words),
         message.refused,
         message.permanent,
     )
@@ -196,19 +202,9 @@ def _encode_hello(hello: Hello) -> worker.Hello:
         session=hello.session,
         concurrency=hello.concurrency,
         tags=hello.tags,
-        capabilities=[
-            worker.Capability(
-                name=offer.name,
-                version=offer.version,
-                description=offer.description,
-                input_schema=offer.input_schema,
-                output_schema=offer.output_schema,
-                tags=offer.tags,
-                not_safe_to_repeat=not offer.safe_to_repeat,
-                heartbeat_timeout_ns=offer.heartbeat_timeout_ns,
-            )
-            for offer in hello.offers
-        ],
+        capabilities=[_encode_offer(offer) for offer in hello.offers],
+        capacity=encode_amounts(hello.capacity),
+        tenants=hello.tenants,
     )
     _add_refs(message.held, hello.held)
     return message
@@ -219,22 +215,51 @@ def _decode_hello(message: worker.Hello) -> Hello:
         message.worker_id,
         message.boot_id,
         message.session,
-        tuple(
-            Offer(
-                offer.name,
-                offer.version,
-                offer.description,
-                offer.input_schema,
-                offer.output_schema,
-                tuple(offer.tags),
-                not offer.not_safe_to_repeat,
-                offer.heartbeat_timeout_ns,
-            )
-            for offer in message.capabilities
-        ),
+        tuple(_decode_offer(offer) for offer in message.capabilities),
         message.concurrency,
         tuple(_decode_refs(message.held)),
         tuple(message.tags),
+        decode_amounts(message.capacity),
+        tuple(islice(message.tenants, WORKER_TENANTS_MAX + 1)),
+    )
+
+
+def _encode_offer(offer: Offer) -> worker.Capability:
+    return worker.Capability(
+        name=offer.name,
+        version=offer.version,
+        description=offer.description,
+        input_schema=offer.input_schema,
+        output_schema=offer.output_schema,
+        tags=offer.tags,
+        not_safe_to_repeat=not offer.safe_to_repeat,
+        heartbeat_timeout_ns=offer.heartbeat_timeout_ns,
+        resources=encode_amounts(offer.resources),
+        concurrency_max=offer.concurrency_max,
+        cost_micros=offer.cost_micros,
+        preference_permille=offer.preference_permille,
+        stateful=offer.stateful,
+        requires=offer.requires,
+    )
+
+
+def _decode_offer(message: worker.Capability) -> Offer:
+    has_preference = message.HasField("preference_permille")
+    return Offer(
+        message.name,
+        message.version,
+        message.description,
+        message.input_schema,
+        message.output_schema,
+        tuple(islice(message.tags, TAGS_MAX + 1)),
+        not message.not_safe_to_repeat,
+        message.heartbeat_timeout_ns,
+        decode_amounts(message.resources),
+        message.concurrency_max,
+        message.cost_micros,
+        message.preference_permille if has_preference else PREFERENCE_PERMILLE_DEFAULT,
+        message.stateful,
+        tuple(islice(message.requires, TAGS_MAX + 1)),
     )
 
 

@@ -13,11 +13,16 @@ from merit.model.limits import (
     ATTEMPTS_DEFAULT,
     INPUTS_MAX,
     LABELS_MAX,
+    PREFERS_MAX,
+    RESOURCES_MAX,
     RUN_TIMEOUT_NS_DEFAULT,
+    TAGS_MAX,
     TIMEOUT_NS_DEFAULT,
 )
-from merit.model.tasks import Priority, RetryPolicy, TaskSpec, Terms
+from merit.model.tasks import Demand, Priority, RetryPolicy, TaskSpec, Terms
+from merit.model.workers import Amount
 from merit.wire.v1 import tasks_pb2 as tasks
+from merit.wire.v1 import worker_pb2 as worker
 
 _PRIORITY: Mapping[int, Priority] = {0: Priority.MEDIUM, **{int(priority): priority for priority in Priority}}
 _Kind = Literal["refused", "failed", "timed_out", "silent", "lost"]
@@ -99,6 +104,8 @@ def fill_terms(message: tasks.Terms, terms: Terms) -> None:
     message.SetInParent()
     if terms.retry is not None:
         _fill_retry(message.retry, terms.retry)
+    if terms.demand is not None:
+        _fill_demand(message.demand, terms.demand)
 
 
 def decode_terms(message: tasks.Terms) -> Terms:
@@ -118,6 +125,44 @@ def decode_terms(message: tasks.Terms) -> Terms:
         tuple((label.name, label.value) for label in islice(message.labels, LABELS_MAX + 1)),
         message.origin,
         message.schedule,
+        _decode_demand(message.demand) if message.HasField("demand") else None,
+    )
+
+
+def encode_amounts(amounts: Iterable[Amount]) -> list[worker.Amount]:
+    """Resources, of a worker, a capability or a task."""
+    return [worker.Amount(name=amount.name, thousandths=amount.thousandths) for amount in amounts]
+
+
+def decode_amounts(field: Iterable[worker.Amount]) -> tuple[Amount, ...]:
+    """Resources, of a worker, a capability or a task."""
+    return tuple(Amount(item.name, item.thousandths) for item in islice(field, RESOURCES_MAX + 1))
+
+
+def _fill_demand(message: tasks.Demand, demand: Demand) -> None:
+    message.SetInParent()
+    message.MergeFrom(
+        tasks.Demand(
+            versions=demand.versions,
+            worker_id=demand.worker,
+            tags=demand.tags,
+            without_tags=demand.without_tags,
+            resources=encode_amounts(demand.resources),
+            strategy=demand.strategy,
+            prefers=demand.prefers,
+        )
+    )
+
+
+def _decode_demand(message: tasks.Demand) -> Demand:
+    return Demand(
+        message.versions,
+        message.worker_id,
+        tuple(islice(message.tags, TAGS_MAX + 1)),
+        tuple(islice(message.without_tags, TAGS_MAX + 1)),
+        decode_amounts(message.resources),
+        message.strategy,
+        tuple(islice(message.prefers, PREFERS_MAX + 1)),
     )
 
 

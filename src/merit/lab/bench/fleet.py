@@ -90,6 +90,10 @@ class Fleet:
 
     def _end(self) -> None:
         processes = [process for process, _ in self._running]
+        for process in list(processes):
+            # A snapshot that is being taken would be written after all else has been removed.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                processes += process.children(recursive=True)
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()

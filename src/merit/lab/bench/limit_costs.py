@@ -1,19 +1,17 @@
 """What limits cost that hold nobody back: CPU of the control plane per task, with and without each, while it works.
 
-The two of a pair are measured in slices, in turns, so that what changes meanwhile on the machine falls on both; the
-figure is the median of the pairs' ratios. Limits per key are measured with
-tasks that have keys, all others with plain ones.
+In pairs (``merit.lab.bench.paired``). Limits per key are measured with tasks that have keys, all others with plain ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import median
 from typing import Any, Final
 
 from merit.lab.bench.figures import Figure
 from merit.lab.bench.fleet import Fleet, fine_cpu_s
 from merit.lab.bench.flood import PREFETCHED, Flood
+from merit.lab.bench.paired import Pairs, cost_pct, measure_pairs
 from merit.lab.bench.plan import Plan
 from merit.model.rules import RuleKind
 from merit.model.tasks import TaskSpec, Terms
@@ -45,11 +43,6 @@ _ALL: Final[Sequence[_Limit]] = (
     (RuleKind.TENANT, _TENANT, {**_CONCURRENCY, **_RATE}),
     _KEY,
 )
-
-
-def cost_pct(pairs: Sequence[tuple[float, float]]) -> float:
-    """By how much the median of the pairs (with, without) costs more with than without, in hundredths of without."""
-    return (median(limited / free for limited, free in pairs) - 1) * 100
 
 
 async def run(plan: Plan) -> list[Figure]:
@@ -92,25 +85,18 @@ async def _fill(flood: Flood, plan: Plan) -> None:
     await flood.work(2 * plan.limit_tasks, _WAIT_S)
 
 
-async def _pairs(
-    fleet: Fleet, client: AsyncClient, flood: Flood, plan: Plan, limits: Sequence[_Limit]
-) -> list[tuple[float, float]]:
-    """Costs with and without the limits. In each pair both are measured ``_SLICES`` times in turns, as close together as
-    it goes: with, without, without, with, …; what drifts on the machine meanwhile falls on both."""
-    pairs: list[tuple[float, float]] = []
+async def _pairs(fleet: Fleet, client: AsyncClient, flood: Flood, plan: Plan, limits: Sequence[_Limit]) -> Pairs:
+    """Costs with and without the limits."""
     tasks = max(1, plan.limit_tasks // _SLICES)
-    on = False
-    for _ in range(plan.limit_pairs):
-        costs = {True: 0.0, False: 0.0}
-        for turn in range(2 * _SLICES):
-            if turn % 2:
-                on = not on
-                await _set(client, limits, on=on)
-                await flood.work(max(1, tasks // _SETTLED), _WAIT_S)
-            costs[on] += await _cost_us(fleet, flood, tasks)
-        pairs.append((costs[True], costs[False]))
-    await _set(client, limits, on=False)
-    return pairs
+
+    async def switch(on: bool) -> None:
+        await _set(client, limits, on=on)
+        await flood.work(max(1, tasks // _SETTLED), _WAIT_S)
+
+    async def measure() -> float:
+        return await _cost_us(fleet, flood, tasks)
+
+    return await measure_pairs(plan.limit_pairs, _SLICES, switch, measure)
 
 
 async def _set(client: AsyncClient, limits: Sequence[_Limit], *, on: bool) -> None:

@@ -8,8 +8,8 @@ from msgspec import Struct
 
 
 class Plan(Struct, frozen=True, kw_only=True):
-    """Sizes of all benchmarks; the defaults are those that the bars are for, and keep each below 50 s, queue below
-    three minutes."""
+    """Sizes of all benchmarks; the defaults are those that the bars are for, and keep each below 50 s, queue and
+    fleet below three minutes."""
 
     state: Path | None = None
     """Directory on whose disk the state lies while it is measured; the system's temporary one by default."""
@@ -35,11 +35,13 @@ class Plan(Struct, frozen=True, kw_only=True):
     waiting: int = 1_000_000
     """scale, queue: tasks that wait."""
     waiting_few: int = 1_000
-    """scale, queue: as many, besides what workers take in advance, where only few wait."""
+    """scale, queue, fleet: as many, besides what workers take in advance, where only few wait."""
     scale_tasks: int = 20_000
     """scale: tasks whose cost is measured, each time."""
     busy_workers: int = 10
+    """scale, fleet: workers that work …"""
     idle_workers: int = 5_000
+    """… and, of a large fleet, those that have nothing to do."""
     soak_s: float = 0.0
     """scale: how long to look at memory under load instead of all else."""
     hot_nap_s: float = 0.12
@@ -55,3 +57,21 @@ class Plan(Struct, frozen=True, kw_only=True):
     """queue: over how long their times are spread."""
     flow_rate_per_s: int = 5_000
     """queue: submits offered meanwhile."""
+    strategy_pairs: int = 7
+    """fleet: comparisons of each strategy with the default."""
+    strategy_tasks: int = 10_000
+    """fleet: tasks whose time is measured, each time."""
+    scale_pairs: int = 20
+    """fleet: comparisons of each strategy in a large fleet and in a small one."""
+    scale_pair_tasks: int = 500
+    """fleet: tasks whose cost in the machine is measured, each time."""
+    traces: Path | None = None
+    """fleet: directory with public traces; None: a synthetic one."""
+    trace_tasks: int = 8_000
+    """fleet: tasks of each trace at most."""
+    virtual_workers: tuple[int, ...] = (20, 1_000)
+    """fleet: sizes of the fleets to which the traces come, in virtual time."""
+    unary_workers: int = 20
+    unary_tasks: int = 1_000
+    unary_nap_s: float = 0.2
+    """fleet: how long a task takes a worker of the unary contract."""

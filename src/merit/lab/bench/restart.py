@@ -10,7 +10,7 @@ from typing import Final
 
 import psutil
 
-from merit.allocation.least_loaded import LeastLoaded
+from merit.allocation.catalogue import BUILT_IN
 from merit.app.restore import restore
 from merit.app.snapshot import take_snapshot
 from merit.app.state_directory import CELL, StateDirectory
@@ -78,7 +78,7 @@ class _Writer:
         self._journal = journal
         tail = journal.lead("bench", time.time_ns())
         state, _ = restore(journal, MemorySnapshots())
-        self._machine = Machine(state, LeastLoaded(), Limits())
+        self._machine = Machine(state, BUILT_IN, Limits())
         self._epoch = tail.epoch
         self._previous = tail.last_hash
         self._next = tail.next

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from merit.lab.bench import latency, openloop, queue, recovery, scale, throughput
+from merit.lab.bench import fleet_promises, latency, openloop, queue, recovery, scale, throughput
 from merit.lab.bench.calibration import calibrate
 from merit.lab.bench.figures import Figure
 from merit.lab.bench.fleet import FleetFailed
@@ -22,6 +22,7 @@ BENCHMARKS: Final[Mapping[str, Callable[[Plan], Awaitable[list[Figure]]]]] = {
     "recovery": recovery.run,
     "scale": scale.run,
     "queue": queue.run,
+    "fleet": fleet_promises.run,
 }
 
 _LIMIT_S: Final = 480.0
@@ -56,6 +57,7 @@ async def measure(names: Sequence[str], plan: Plan, progress: Callable[[str], No
 
     Raises:
         FleetFailed: a process did not come up, or ended.
+        BadTrace: there are no traces where they should be, or one cannot be read.
         OSError: the state directory cannot be used.
     """
     this = asyncio.current_task()

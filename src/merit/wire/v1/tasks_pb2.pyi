@@ -282,6 +282,7 @@ class Terms(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
     SCHEDULE_FIELD_NUMBER: _builtins.int
+    DEMAND_FIELD_NUMBER: _builtins.int
     not_before_ns: _builtins.int
     deadline_ns: _builtins.int
     """at which it dies; its time-out may come before"""
@@ -294,7 +295,7 @@ class Terms(_message.Message):
     not_safe_to_repeat: _builtins.bool
     """never tried again unless it is known not to have started"""
     key: _builtins.str
-    """what limits per key count by"""
+    """what limits per key count by; tasks of a stateful capability with the same one stay on one worker"""
     idempotency_key: _builtins.str
     """another task of the tenant with the same key is this one"""
     despite_dead: _builtins.bool
@@ -311,6 +312,8 @@ class Terms(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Label]: ...
+    @_builtins.property
+    def demand(self) -> Global___Demand: ...
     def __init__(
         self,
         *,
@@ -328,14 +331,69 @@ class Terms(_message.Message):
         labels: _abc.Iterable[Global___Label] | None = ...,
         origin: _builtins.str = ...,
         schedule: _builtins.str = ...,
+        demand: Global___Demand | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["retry", b"retry"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["demand", b"demand", "retry", b"retry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_ns", b"deadline_ns", "despite_dead", b"despite_dead", "estimate_ns", b"estimate_ns", "heartbeat_timeout_ns", b"heartbeat_timeout_ns", "idempotency_key", b"idempotency_key", "inputs", b"inputs", "key", b"key", "labels", b"labels", "not_before_ns", b"not_before_ns", "not_safe_to_repeat", b"not_safe_to_repeat", "origin", b"origin", "queue_timeout_ns", b"queue_timeout_ns", "retry", b"retry", "schedule", b"schedule"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_ns", b"deadline_ns", "demand", b"demand", "despite_dead", b"despite_dead", "estimate_ns", b"estimate_ns", "heartbeat_timeout_ns", b"heartbeat_timeout_ns", "idempotency_key", b"idempotency_key", "inputs", b"inputs", "key", b"key", "labels", b"labels", "not_before_ns", b"not_before_ns", "not_safe_to_repeat", b"not_safe_to_repeat", "origin", b"origin", "queue_timeout_ns", b"queue_timeout_ns", "retry", b"retry", "schedule", b"schedule"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Terms: _TypeAlias = Terms  # noqa: Y015
+
+@_typing.final
+class Demand(_message.Message):
+    """What a task asks of whoever does it, beyond its capability. All of it always holds but `prefers`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    WORKER_ID_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    WITHOUT_TAGS_FIELD_NUMBER: _builtins.int
+    RESOURCES_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    PREFERS_FIELD_NUMBER: _builtins.int
+    versions: _builtins.str
+    """of the capability: a range of semantic versions, such as >=1.2.0,<2.0.0; empty: any"""
+    worker_id: _builtins.str
+    """who has to do it"""
+    strategy: _builtins.str
+    """how its worker is chosen; empty: as for its capability"""
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """the worker, or its offer, has all of these"""
+
+    @_builtins.property
+    def without_tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """and none of these"""
+
+    @_builtins.property
+    def resources(self) -> _containers.RepeatedCompositeFieldContainer[_worker_pb2.Amount]:
+        """what an attempt needs, in place of what the capability says of each"""
+
+    @_builtins.property
+    def prefers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """tags of the worker that it would rather have"""
+
+    def __init__(
+        self,
+        *,
+        versions: _builtins.str = ...,
+        worker_id: _builtins.str = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        without_tags: _abc.Iterable[_builtins.str] | None = ...,
+        resources: _abc.Iterable[_worker_pb2.Amount] | None = ...,
+        strategy: _builtins.str = ...,
+        prefers: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prefers", b"prefers", "resources", b"resources", "strategy", b"strategy", "tags", b"tags", "versions", b"versions", "without_tags", b"without_tags", "worker_id", b"worker_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Demand: _TypeAlias = Demand  # noqa: Y015
 
 @_typing.final
 class RetryPolicy(_message.Message):

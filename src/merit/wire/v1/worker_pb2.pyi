@@ -121,6 +121,7 @@ class CellFrame(_message.Message):
     DRAIN_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
     PERMANENT_FIELD_NUMBER: _builtins.int
+    WORDS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     ack: _builtins.int
     """highest WorkerFrame sequence that is durable"""
@@ -136,6 +137,10 @@ class CellFrame(_message.Message):
     def assignments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Assignment]: ...
     @_builtins.property
     def cancels(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttemptRef]: ...
+    @_builtins.property
+    def words(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """commands of an operator: STOP, RESET, RETRAIN, UPDATE_CONFIG; unknown ones are ignored"""
+
     def __init__(
         self,
         *,
@@ -147,10 +152,11 @@ class CellFrame(_message.Message):
         drain: _builtins.bool = ...,
         refused: _builtins.str = ...,
         permanent: _builtins.bool = ...,
+        words: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "assignments", b"assignments", "cancels", b"cancels", "drain", b"drain", "permanent", b"permanent", "refused", b"refused", "sequence", b"sequence", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "assignments", b"assignments", "cancels", b"cancels", "drain", b"drain", "permanent", b"permanent", "refused", b"refused", "sequence", b"sequence", "welcome", b"welcome", "words", b"words"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -167,6 +173,8 @@ class Hello(_message.Message):
     CONCURRENCY_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
+    CAPACITY_FIELD_NUMBER: _builtins.int
+    TENANTS_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     boot_id: _builtins.str
     """new at each start of the worker's process"""
@@ -181,6 +189,14 @@ class Hello(_message.Message):
 
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def capacity(self) -> _containers.RepeatedCompositeFieldContainer[Global___Amount]:
+        """what it has; of cpu, memory and network enough when it does not say, of all others none"""
+
+    @_builtins.property
+    def tenants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """whose tasks it takes; none: anybody's"""
+
     def __init__(
         self,
         *,
@@ -191,10 +207,12 @@ class Hello(_message.Message):
         concurrency: _builtins.int = ...,
         held: _abc.Iterable[Global___AttemptRef] | None = ...,
         tags: _abc.Iterable[_builtins.str] | None = ...,
+        capacity: _abc.Iterable[Global___Amount] | None = ...,
+        tenants: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "capabilities", b"capabilities", "concurrency", b"concurrency", "held", b"held", "session", b"session", "tags", b"tags", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "capabilities", b"capabilities", "capacity", b"capacity", "concurrency", b"concurrency", "held", b"held", "session", b"session", "tags", b"tags", "tenants", b"tenants", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -212,8 +230,15 @@ class Capability(_message.Message):
     TAGS_FIELD_NUMBER: _builtins.int
     NOT_SAFE_TO_REPEAT_FIELD_NUMBER: _builtins.int
     HEARTBEAT_TIMEOUT_NS_FIELD_NUMBER: _builtins.int
+    RESOURCES_FIELD_NUMBER: _builtins.int
+    CONCURRENCY_MAX_FIELD_NUMBER: _builtins.int
+    COST_MICROS_FIELD_NUMBER: _builtins.int
+    PREFERENCE_PERMILLE_FIELD_NUMBER: _builtins.int
+    STATEFUL_FIELD_NUMBER: _builtins.int
+    REQUIRES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     version: _builtins.str
+    """semantic, such as 1.0.0"""
     description: _builtins.str
     input_schema: _builtins.bytes
     """JSON Schema 2020-12; empty: anything"""
@@ -222,8 +247,24 @@ class Capability(_message.Message):
     """an attempt that may have started is never followed by another one"""
     heartbeat_timeout_ns: _builtins.int
     """how long an attempt may run without a note of progress; 0: its run time-out"""
+    concurrency_max: _builtins.int
+    """attempts at it at a time; 0: as many as the worker takes"""
+    cost_micros: _builtins.int
+    """of one task, in millionths of whatever the operator reckons in"""
+    preference_permille: _builtins.int
+    """how much the worker likes this kind of work, 0 to 1,000; not given: 500"""
+    stateful: _builtins.bool
+    """tasks of one key stay on one worker"""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def resources(self) -> _containers.RepeatedCompositeFieldContainer[Global___Amount]:
+        """what one attempt needs while it lives"""
+
+    @_builtins.property
+    def requires(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """what it depends on outside, for people to read"""
+
     def __init__(
         self,
         *,
@@ -235,14 +276,48 @@ class Capability(_message.Message):
         tags: _abc.Iterable[_builtins.str] | None = ...,
         not_safe_to_repeat: _builtins.bool = ...,
         heartbeat_timeout_ns: _builtins.int = ...,
+        resources: _abc.Iterable[Global___Amount] | None = ...,
+        concurrency_max: _builtins.int = ...,
+        cost_micros: _builtins.int = ...,
+        preference_permille: _builtins.int | None = ...,
+        stateful: _builtins.bool = ...,
+        requires: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_preference_permille", b"_preference_permille", "preference_permille", b"preference_permille"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_preference_permille", b"_preference_permille", "concurrency_max", b"concurrency_max", "cost_micros", b"cost_micros", "description", b"description", "heartbeat_timeout_ns", b"heartbeat_timeout_ns", "input_schema", b"input_schema", "name", b"name", "not_safe_to_repeat", b"not_safe_to_repeat", "output_schema", b"output_schema", "preference_permille", b"preference_permille", "requires", b"requires", "resources", b"resources", "stateful", b"stateful", "tags", b"tags", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__preference_permille: _TypeAlias = _typing.Literal["preference_permille"]  # noqa: Y015
+    _WhichOneofArgType__preference_permille: _TypeAlias = _typing.Literal["_preference_permille", b"_preference_permille"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__preference_permille) -> _WhichOneofReturnType__preference_permille | None: ...
+
+Global___Capability: _TypeAlias = Capability  # noqa: Y015
+
+@_typing.final
+class Amount(_message.Message):
+    """So much of a resource: cpu in cores, memory in bytes, network in bytes a second, gpu in devices, or whatever else
+    somebody gives a name to.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    THOUSANDTHS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    thousandths: _builtins.int
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        thousandths: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "heartbeat_timeout_ns", b"heartbeat_timeout_ns", "input_schema", b"input_schema", "name", b"name", "not_safe_to_repeat", b"not_safe_to_repeat", "output_schema", b"output_schema", "tags", b"tags", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "thousandths", b"thousandths"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Capability: _TypeAlias = Capability  # noqa: Y015
+Global___Amount: _TypeAlias = Amount  # noqa: Y015
 
 @_typing.final
 class Welcome(_message.Message):

@@ -1,0 +1,167 @@
+"""What operators do with workers: register, pause, resume, drain, remove, tell."""
+
+from __future__ import annotations
+
+from merit.core.admission import cancel_probes, probe, to_be_probed
+from merit.core.allocating import rate
+from merit.core.desk import Desk
+from merit.core.reserving import let_go
+from merit.core.staffing import leave
+from merit.model.commands import (
+    DrainWorker,
+    PauseWorker,
+    RegisterWorker,
+    RemoveWorker,
+    ResumeWorker,
+    SetAllocation,
+    TellWorker,
+)
+from merit.model.effects import SendDrain, SendWords
+from merit.model.events import (
+    AllocationSet,
+    WorkerDraining,
+    WorkerPaused,
+    WorkerRegistered,
+    WorkerRemoved,
+    WorkerResumed,
+    WorkerTold,
+)
+from merit.model.limits import CAPABILITIES_MAX, WORDS_MAX
+from merit.model.tasks import Refusal
+from merit.model.workers import Profile, Worker, WorkerState
+
+
+def register_worker(desk: Desk, command: RegisterWorker) -> None:
+    """A worker of the unary contract says what it is. The same again changes nothing."""
+    state = desk.state
+    profile = state.profiles.get(command.worker)
+    if profile is not None and profile.removed:
+        reason = f"worker {command.worker} was removed: {profile.reason}; let it join again with: merit worker resume"
+        desk.refusals.append(Refusal("", "conflict", "worker_id", reason))
+        return
+    fresh = sum(1 for offer in command.registration.offers if offer.name not in state.offers)
+    if len(state.offers) + fresh > CAPABILITIES_MAX:
+        reason = f"this cell knows {len(state.offers):,} capabilities, and {CAPABILITIES_MAX:,} is its bound"
+        desk.refusals.append(Refusal("", "exhausted", "capabilities", reason))
+        return
+    if profile is None or profile.registration != command.registration:
+        desk.emit(WorkerRegistered(command.worker, command.registration))
+
+
+def pause_worker(desk: Desk, command: PauseWorker) -> None:
+    """It gets nothing more; what it has goes on."""
+    worker, profile = _find(desk, command.worker)
+    if profile is None:
+        return
+    if profile.paused or profile.removed:
+        _conflict(desk, f"{command.worker} is {'paused' if profile.paused else 'removed'} already: {profile.reason}")
+    elif worker is not None and worker.state is WorkerState.DRAINING:
+        _conflict(desk, f"{command.worker} is draining, and takes nothing more anyway")
+    else:
+        let_go(desk, command.worker)
+        desk.emit(WorkerPaused(command.worker, command.principal, command.reason))
+        if worker is not None:
+            cancel_probes(desk, worker.id)
+            desk.lines.seat_again(worker)
+
+
+def resume_worker(desk: Desk, command: ResumeWorker) -> None:
+    """It may take tasks again, after its probes if it has yet to pass any."""
+    worker, profile = _find(desk, command.worker)
+    if profile is None:
+        return
+    if not profile.paused and not profile.removed:
+        _conflict(desk, f"{command.worker} is neither paused nor removed")
+        return
+    here_paused = worker is not None and worker.state is WorkerState.PAUSED
+    probed = worker is not None and to_be_probed(desk.state, worker.offers, profile)
+    if worker is not None and not here_paused:
+        _conflict(desk, f"{command.worker} is {worker.state.name}; wait until it has left")
+        return
+    after = WorkerState.PROBATION if probed else WorkerState.ACTIVE
+    desk.emit(WorkerResumed(command.worker, command.principal, after))
+    if worker is not None:
+        desk.lines.seat_again(worker)
+        rate(desk, worker.id)
+        if probed:
+            probe(desk, worker)
+
+
+def drain_worker(desk: Desk, command: DrainWorker) -> None:
+    """It finishes what it has, and leaves."""
+    worker, profile = _find(desk, command.worker)
+    if profile is None:
+        return
+    if worker is None:
+        _conflict(desk, f"{command.worker} is not here")
+    elif worker.state is WorkerState.DRAINING:
+        _conflict(desk, f"{command.worker} is draining already")
+    else:
+        let_go(desk, worker.id)
+        desk.emit(WorkerDraining(worker.id))
+        desk.lines.seat_again(worker)
+        desk.effects.append(SendDrain(worker.id))
+
+
+def remove_worker(desk: Desk, command: RemoveWorker) -> None:
+    """It is out at once: what it has is tried elsewhere."""
+    worker, profile = _find(desk, command.worker)
+    if profile is None:
+        return
+    if profile.removed:
+        _conflict(desk, f"{command.worker} is removed already: {profile.reason}")
+        return
+    if worker is not None:
+        leave(desk, worker, lost=False, reason=f"was removed: {command.reason}", permanent=True)
+    desk.emit(WorkerRemoved(command.worker, command.principal, command.reason))
+
+
+def tell_worker(desk: Desk, command: TellWorker) -> None:
+    """It hears the command now, or when it comes back; if its stream breaks meanwhile, it may hear it twice."""
+    worker, profile = _find(desk, command.worker)
+    if profile is None:
+        return
+    if len(profile.words) >= WORDS_MAX:
+        reason = f"{len(profile.words)} commands wait for {command.worker} to come back, which is the bound"
+        desk.refusals.append(Refusal("", "exhausted", "word", reason))
+        return
+    desk.emit(WorkerTold(command.worker, command.principal, command.word))
+    if worker is not None:
+        desk.effects.append(SendWords(worker.id, (command.word,)))
+
+
+def set_allocation(desk: Desk, command: SetAllocation) -> None:
+    """Workers are chosen in another way from now on."""
+    allocation = command.allocation
+    if allocation.strategy:
+        make = desk.lines.catalogue.get(allocation.strategy)
+        if make is None:
+            known = ", ".join(sorted(desk.lines.catalogue))
+            desk.refusals.append(Refusal("", "invalid", "strategy", f"{allocation.strategy} is none of {known}"))
+            return
+        try:
+            make({weight.name: weight.permille for weight in allocation.weights})
+        except ValueError as error:
+            desk.refusals.append(Refusal("", "invalid", "weights", str(error)))
+            return
+        if allocation.capability not in desk.state.allocations and len(desk.state.allocations) >= CAPABILITIES_MAX:
+            reason = f"{CAPABILITIES_MAX:,} capabilities have a strategy of their own, which is the bound"
+            desk.refusals.append(Refusal("", "exhausted", "capability", reason))
+            return
+    elif allocation.capability not in desk.state.allocations:
+        return
+    desk.emit(AllocationSet(allocation, command.principal))
+    desk.lines.equip(allocation.capability)
+
+
+def _find(desk: Desk, worker_id: str) -> tuple[Worker | None, Profile | None]:
+    """The worker, if it is here, and what is kept of it; if it was never seen that is said."""
+    profile = desk.state.profiles.get(worker_id)
+    if profile is None:
+        reason = f"no worker {worker_id} was ever here, or it was so long ago that it is forgotten"
+        desk.refusals.append(Refusal("", "not_found", "worker", reason))
+    return desk.state.workers.get(worker_id), profile
+
+
+def _conflict(desk: Desk, reason: str) -> None:
+    desk.refusals.append(Refusal("", "conflict", "worker", reason))

@@ -1,0 +1,135 @@
+"""One line: tasks that ask the same of a worker, and those who may do them (see ``core.lines``)."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from msgspec import Struct
+
+from merit.allocation.feasibility import NOTHING, SLOTS, needs_of, reasons_against
+from merit.allocation.strategy import PLAIN, Candidate, Strategy, Wish
+from merit.core.state import State
+from merit.model.tasks import Demand, Task
+from merit.model.tenancy import PROBE_TENANT
+from merit.model.workers import Amount, Offer, Worker
+
+_ATTEMPTS_BITS = 8
+"""Attempts of a task that are told apart where its order stands for chance."""
+
+LineKey = tuple[str, Demand, str, bool]
+"""Capability, demand, tenant, and whether it is guided."""
+
+
+class Fit(Struct):
+    """A worker that may do the tasks of a line."""
+
+    candidate: Candidate
+    offer: Offer
+    needs: tuple[Amount, ...]
+
+    @property
+    def counted(self) -> bool:
+        """Whether more than its room has to be looked at."""
+        return bool(self.needs or self.offer.concurrency_max)
+
+
+class Line:
+    """A line. ``demand`` is what all its tasks ask, ``tenant`` whose they are where that matters; ``guided``: some
+    of it they ask by what was set or by where their keys are, so that they may have to go elsewhere. Those that ask the
+    same themselves, and stay, stand apart from them."""
+
+    __slots__ = (
+        "capability",
+        "demand",
+        "guided",
+        "lent",
+        "name",
+        "roster",
+        "staffed",
+        "strategy",
+        "strategy_name",
+        "tenant",
+    )
+
+    def __init__(self, name: str, capability: str, demand: Demand, tenant: str, guided: bool) -> None:
+        self.name = name
+        self.capability = capability
+        self.demand = demand
+        self.tenant = tenant
+        self.guided = guided
+        self.roster: dict[str, Fit] = {}
+        """Workers that are attached and may do its tasks."""
+        self.staffed: bool | None = None
+        """Whether anybody who is here, attached or not, may do them; None: nobody has looked since that may have changed."""
+        self.lent: Demand | None = None
+        """What some of its tasks would ask if there were anybody who has it."""
+        self.strategy: Strategy
+        self.strategy_name = ""
+
+    @property
+    def plain(self) -> bool:
+        """Whether its tasks ask nothing but their capability."""
+        return self.name == self.capability
+
+    @property
+    def key(self) -> LineKey:
+        """What tells it from all others."""
+        return self.capability, self.demand, self.tenant, self.guided
+
+    @property
+    def broad(self) -> bool:
+        """Whether many workers may stand in it, each of which has to be told of each change."""
+        return not self.plain and not self.demand.worker
+
+    def fit(self, worker: Worker) -> Fit | None:
+        """What a worker would be in this line, or None if it may not do its tasks."""
+        offer = worker.offer(self.capability)
+        if offer is None or not self.admits(worker, self.demand):
+            return None
+        candidate = Candidate(
+            worker.id,
+            worker.concurrency,
+            preference_permille=offer.preference_permille,
+            cost_micros=offer.cost_micros,
+            tags=frozenset((*worker.tags, *offer.tags)),
+        )
+        return Fit(candidate, offer, needs_of(offer, self.demand))
+
+    def admits(self, worker: Worker, demand: Demand) -> bool:
+        """Whether the worker may do such tasks as stand here, if they ask this."""
+        probing = self.tenant == PROBE_TENANT
+        return not any(reasons_against(worker, self.capability, demand, self.tenant, probing=probing))
+
+
+def in_use_by(state: State, worker: Worker) -> Counter[str]:
+    """What the live attempts of a worker take of each resource, in thousandths; and how many there are at each
+    capability, under ``SLOTS`` and its name."""
+    in_use: Counter[str] = Counter()
+    for task_id in worker.attempts:
+        task = state.tasks[task_id]
+        offer = worker.offer(task.capability)
+        if offer is not None:
+            count_in(in_use, offer, task)
+    return in_use
+
+
+def count_in(in_use: Counter[str], offer: Offer, task: Task) -> None:
+    """One more attempt, at this task."""
+    in_use[SLOTS + offer.name] += 1
+    demand = task.terms.demand if task.terms is not None else None
+    for need in needs_of(offer, demand or NOTHING):
+        in_use[need.name] += need.thousandths
+
+
+def wish_of(strategy: Strategy, task: Task, now_ns: int) -> Wish:
+    """What the strategy may know of the task."""
+    if not strategy.reads_wish:
+        return PLAIN
+    terms = task.terms
+    demand = terms.demand if terms is not None else None
+    return Wish(
+        (task.order << _ATTEMPTS_BITS) + len(task.attempts),
+        task.deadline_ns - now_ns if task.deadline_ns else -1,
+        terms.estimate_ns if terms is not None else 0,
+        demand.prefers if demand is not None else (),
+    )

@@ -1,0 +1,58 @@
+"""A new version of a capability takes a share of the tasks, then all of them or none."""
+
+from __future__ import annotations
+
+from merit.core.desk import Desk
+from merit.model.commands import EndRollout, StartRollout
+from merit.model.events import RolloutEnded, RolloutShared, RolloutStarted
+from merit.model.fleet import Rollout, RolloutState
+from merit.model.limits import BARRED_MAX, CAPABILITIES_MAX
+from merit.model.tasks import Refusal
+
+
+def start_rollout(desk: Desk, command: StartRollout) -> None:
+    """Begin, or give what has begun another share. Tasks that wait are dealt anew."""
+    rollouts = desk.state.rollouts
+    rollout = rollouts.get(command.capability)
+    if rollout is None and len(rollouts) >= CAPABILITIES_MAX:
+        reason = f"{CAPABILITIES_MAX:,} capabilities have had a rollout, which is the bound"
+        desk.refusals.append(Refusal("", "exhausted", "capability", reason))
+        return
+    running = rollout is not None and rollout.state is RolloutState.RUNNING
+    if rollout is not None and running and rollout.version == command.version:
+        if rollout.share_permille != command.share_permille:
+            desk.emit(RolloutShared(command.capability, command.share_permille, command.principal))
+            desk.lines.deal_anew(command.capability)
+    elif rollout is not None and running:
+        reason = f"version {rollout.version} is being introduced; promote or abort that first"
+        desk.refusals.append(Refusal("", "conflict", "version", reason))
+    else:
+        floor, barred = _inherited(rollout, command.version)
+        share = command.share_permille
+        desk.emit(RolloutStarted(command.capability, command.version, share, command.principal, floor, barred))
+        desk.lines.deal_anew(command.capability)
+    desk.lines.consider(command.capability)
+
+
+def _inherited(before: Rollout | None, version: str) -> tuple[str, tuple[str, ...]]:
+    """What goes on to hold of the rollouts before: the version below which nothing goes, and those that get nothing."""
+    if before is None:
+        return "", ()
+    floor = before.version if before.state is RolloutState.PROMOTED else before.floor
+    aborted = (before.version,) if before.state is RolloutState.ABORTED else ()
+    barred = tuple(other for other in (*before.barred, *aborted) if other != version)
+    return floor, barred[-BARRED_MAX:]
+
+
+def end_rollout(desk: Desk, command: EndRollout) -> None:
+    """Everything goes to the version and those after it, or nothing to it any more; either can be taken back."""
+    rollout = desk.state.rollouts.get(command.capability)
+    after = RolloutState.PROMOTED if command.promote else RolloutState.ABORTED
+    if rollout is None:
+        reason = f"{command.capability} has no rollout; start one with: merit rollout start"
+        desk.refusals.append(Refusal("", "not_found", "capability", reason))
+    elif rollout.state is after:
+        desk.refusals.append(Refusal("", "conflict", "capability", f"is {after.name} already"))
+    else:
+        desk.emit(RolloutEnded(command.capability, command.promote, command.principal))
+        desk.lines.consider(command.capability)

@@ -1,0 +1,1 @@
+"""The unary worker contract: workers that are dialled, and orchestrators that dial."""

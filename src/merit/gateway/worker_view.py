@@ -1,0 +1,176 @@
+"""Workers as people and programs see them: who is meant, and what is told of each."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable
+from typing import Final
+
+from merit.allocation.feasibility import NOTHING, needs_of
+from merit.allocation.versions import matches, problem_of_range
+from merit.core.desk import Desk
+from merit.core.standing import Standing, standing
+from merit.gateway.fields import BadField, check_range, check_text
+from merit.model.limits import NAME_LENGTH_MAX, TAGS_MAX
+from merit.model.workers import Amount, Offer, Profile, Worker
+from merit.wire.specs import encode_amounts
+from merit.wire.v1 import fleet_pb2
+
+TASKS_SHOWN_MAX: Final = 1_000
+TURN_WORKERS: Final = 200
+"""Workers that one turn of the loop looks at: some 20 µs each."""
+
+
+def known_workers(desk: Desk) -> Iterable[str]:
+    """The ids of all workers that are here, or of which something is kept."""
+    return desk.state.workers.keys() | desk.state.profiles.keys()
+
+
+def standing_of(desk: Desk, worker_id: str) -> Standing:
+    """Where a worker is in its life now."""
+    state = desk.state
+    heard_ns = max(state.grace_until_ns, desk.quiet_until_ns)
+    return standing(
+        state.workers.get(worker_id),
+        state.profiles.get(worker_id),
+        desk.seats.get(worker_id),
+        time.time_ns(),
+        heard_ns,
+        desk.limits.beat_ns,
+    )
+
+
+class WorkerSearch:
+    """A filter, checked.
+
+    Raises:
+        BadField: for the first field that cannot be.
+    """
+
+    def __init__(self, wanted: fleet_pb2.WorkerFilter) -> None:
+        check_text("filter.capability", wanted.capability, 0, NAME_LENGTH_MAX)
+        check_text("filter.tenant", wanted.tenant, 0, NAME_LENGTH_MAX)
+        check_range("filter.tags", len(wanted.tags), 0, TAGS_MAX)
+        for tag in wanted.tags:
+            check_text("filter.tags", tag, 1, NAME_LENGTH_MAX)
+        problem = problem_of_range(wanted.versions)
+        if problem is not None:
+            raise BadField("filter.versions", problem)
+        if wanted.versions and not wanted.capability:
+            raise BadField("filter.versions", "is about the versions of a capability: give filter.capability too")
+        for number in wanted.standings:
+            check_range("filter.standings", number, min(Standing), max(Standing))
+        self._capability = wanted.capability
+        self._versions = wanted.versions
+        self._tags = frozenset(wanted.tags)
+        self._standings = frozenset(int(number) for number in wanted.standings)
+        self._tenant = wanted.tenant
+
+    def matches(self, desk: Desk, worker_id: str) -> bool:
+        """Whether the worker is meant."""
+        state = desk.state
+        worker, profile = state.workers.get(worker_id), state.profiles.get(worker_id)
+        if worker is None and profile is None:
+            return False
+        offers = offers_of(worker, profile)
+        if self._capability:
+            offers = tuple(offer for offer in offers if offer.name == self._capability)
+            if not any(matches(self._versions, offer.version) for offer in offers):
+                return False
+        if self._tags and not self._tags <= {*tags_of(worker, profile), *(tag for one in offers for tag in one.tags)}:
+            return False
+        if self._tenant and worker is not None and worker.tenants and self._tenant not in worker.tenants:
+            return False
+        now = standing_of(desk, worker_id)
+        return now in self._standings if self._standings else now is not Standing.GONE
+
+
+def offers_of(worker: Worker | None, profile: Profile | None) -> tuple[Offer, ...]:
+    """What a worker offers, or offered when it was dialled last."""
+    if worker is not None:
+        return worker.offers
+    return profile.registration.offers if profile is not None and profile.registration is not None else ()
+
+
+def tags_of(worker: Worker | None, profile: Profile | None) -> tuple[str, ...]:
+    """Its own tags, as ``offers_of``."""
+    if worker is not None:
+        return worker.tags
+    return profile.registration.tags if profile is not None and profile.registration is not None else ()
+
+
+def view_worker(desk: Desk, worker_id: str) -> fleet_pb2.FleetWorker:
+    """A worker that is here, or of which something is kept; without when it was heard last, and its tasks."""
+    state = desk.state
+    worker, profile = state.workers.get(worker_id), state.profiles.get(worker_id)
+    registration = profile.registration if profile is not None else None
+    message = fleet_pb2.FleetWorker(
+        id=worker_id,
+        standing=fleet_pb2.Standing.ValueType(standing_of(desk, worker_id)),
+        contract=fleet_pb2.CONTRACT_UNARY if registration is not None else fleet_pb2.CONTRACT_SESSION,
+        address=registration.address if registration is not None else "",
+        tags=tags_of(worker, profile),
+        concurrency=registration.concurrency if registration is not None else 0,
+        offers=[_view_offer(offer, profile) for offer in offers_of(worker, profile)],
+    )
+    if worker is not None:
+        _fill_present(message, desk, worker)
+    if profile is not None:
+        message.first_ns = profile.first_ns
+        message.reason = profile.reason
+        message.completed = profile.completed
+        message.failed = profile.failed
+        message.words.extend(profile.words)
+    return message
+
+
+def fill_details(message: fleet_pb2.FleetWorker, desk: Desk) -> None:
+    """What is told only of a worker that was asked for: its last word, and what it has."""
+    seat = desk.seats.get(message.id)
+    message.seen_ns = seat.seen_ns if seat is not None else 0
+    worker = desk.state.workers.get(message.id)
+    if worker is not None:
+        message.tasks.extend(list(worker.attempts)[:TASKS_SHOWN_MAX])
+
+
+def _fill_present(message: fleet_pb2.FleetWorker, desk: Desk, worker: Worker) -> None:
+    seat = desk.seats.get(worker.id)
+    message.boot_id = worker.boot
+    message.tenants.extend(worker.tenants)
+    message.capacity.extend(encode_amounts(worker.capacity))
+    message.in_use.extend(encode_amounts(in_use(desk, worker)))
+    message.concurrency = worker.concurrency
+    message.attempts = len(worker.attempts)
+    message.room = max(0, seat.granted - seat.used) if seat is not None and seat.attached else 0
+    message.joined_ns = worker.joined_ns
+
+
+def in_use(desk: Desk, worker: Worker) -> list[Amount]:
+    """What the attempts that a worker has take of its resources, by name."""
+    used: Counter[str] = Counter()
+    for task_id in worker.attempts:
+        task = desk.state.tasks[task_id]
+        offer = worker.offer(task.capability)
+        demand = task.terms.demand if task.terms is not None else None
+        if offer is not None and (demand is not None or offer.resources):
+            for need in needs_of(offer, demand or NOTHING):
+                used[need.name] += need.thousandths
+    return [Amount(name, thousandths) for name, thousandths in sorted(used.items())]
+
+
+def _view_offer(offer: Offer, profile: Profile | None) -> fleet_pb2.OfferView:
+    speed = profile.speeds.get(offer.name) if profile is not None else None
+    return fleet_pb2.OfferView(
+        name=offer.name,
+        version=offer.version,
+        tags=offer.tags,
+        resources=encode_amounts(offer.resources),
+        concurrency_max=offer.concurrency_max,
+        cost_micros=offer.cost_micros,
+        preference_permille=offer.preference_permille,
+        stateful=offer.stateful,
+        took_ns=speed.took_ns if speed is not None else 0,
+        measured=speed.attempts if speed is not None else 0,
+        admitted=profile is not None and f"{offer.name}@{offer.version}" in profile.admitted,
+    )

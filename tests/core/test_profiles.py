@@ -1,0 +1,100 @@
+"""What is kept of a worker while it comes and goes."""
+
+from merit.core.codec import decode_state, encode_state
+from merit.core.invariants import check
+from merit.model.commands import PauseWorker, RegisterWorker, RemoveWorker
+from merit.model.limits import SECOND_NS, Limits
+from merit.model.workers import Registration, Speed
+from merit.testing.builders import (
+    START_NS,
+    a_machine,
+    a_spec,
+    an_offer,
+    attach,
+    bind,
+    completed,
+    detach,
+    failed,
+    say,
+    submit,
+    tell,
+)
+
+
+def test_it_survives_the_worker_a_snapshot_and_the_leader():
+    machine = a_machine()
+    attach(machine, granted=100)
+    submit(machine, *(a_spec(number, attempts_max=1) for number in range(3)))
+    bind(machine)
+    machine.now_ns += 9 * SECOND_NS
+    say(machine, reports=[completed(0, wall_ns=2 * SECOND_NS), completed(1, wall_ns=4 * SECOND_NS), failed(2)])
+    detach(machine, bye=True)
+    again = a_machine(decode_state(encode_state(machine.state)), epoch=2)
+    profile = again.state.profiles["w1"]
+    assert (profile.first_ns, profile.completed, profile.failed) == (START_NS, 2, 1)
+    assert profile.speeds == {"echo": Speed(2, 3 * SECOND_NS)}
+    attach(again, boot="boot-2", granted=100)
+    assert again.state.profiles["w1"] is profile
+    check(again, again.state)
+
+
+def test_its_speed_is_that_of_lately_and_never_more_than_the_time_that_passed():
+    machine = a_machine()
+    attach(machine, granted=1_000)
+    for number in range(100):
+        submit(machine, a_spec(number))
+        bind(machine)
+        machine.now_ns += SECOND_NS if number < 50 else 2 * SECOND_NS
+        say(machine, reports=[completed(number, wall_ns=10**15)])
+    (speed,) = machine.state.profiles["w1"].speeds.values()
+    assert speed.attempts == 8
+    assert 1.9 * SECOND_NS < speed.took_ns <= 2 * SECOND_NS
+
+
+def test_beyond_their_bound_the_oldest_that_are_away_are_forgotten():
+    machine = a_machine(limits=Limits(profiles_max=4))
+    attach(machine, "stays")
+    attach(machine, "paused")
+    detach(machine, "paused", bye=True)
+    tell(machine, PauseWorker, "paused", "")
+    tell(machine, RegisterWorker, "registered", Registration("r", "r:1", "1.0.0", (an_offer(),), 1))
+    for number in range(5):
+        attach(machine, f"w{number}")
+        detach(machine, f"w{number}", bye=True)
+    assert list(machine.state.profiles) == ["stays", "paused", "registered", "w4"]
+    for number in range(4):
+        attach(machine, f"x{number}")
+        tell(machine, RemoveWorker, f"x{number}", "")
+    assert len(machine.state.profiles) == 4
+    assert "x3" in machine.state.profiles
+    assert "stays" in machine.state.profiles, "it is here"
+    check(machine, machine.state)
+
+
+def test_one_that_registers_while_all_others_are_kept_is_kept_too():
+    machine = a_machine(limits=Limits(profiles_max=2))
+    for name in ("r1", "r2", "r3"):
+        registration = Registration(name, "host:1", "1.0.0", (an_offer(),), 1)
+        tell(machine, RegisterWorker, name, registration)
+        assert machine.state.profiles[name].registration == registration
+    assert list(machine.state.profiles) == ["r2", "r3"]
+
+
+def test_many_that_stay_do_not_keep_those_that_come_and_go_from_being_forgotten():
+    machine = a_machine(limits=Limits(profiles_max=100))
+    for number in range(70):
+        attach(machine, f"stays{number}")
+    for number in range(400):
+        attach(machine, f"pod{number}")
+        detach(machine, f"pod{number}", bye=True)
+    assert len(machine.state.profiles) <= 104
+    assert all(f"stays{number}" in machine.state.profiles for number in range(70))
+
+
+def test_a_smaller_bound_counts_when_the_next_leader_begins():
+    machine = a_machine()
+    for number in range(20):
+        attach(machine, f"w{number}")
+        detach(machine, f"w{number}", bye=True)
+    again = a_machine(machine.state, Limits(profiles_max=5), epoch=2)
+    assert list(again.state.profiles) == [f"w{number}" for number in range(15, 20)]
