@@ -463,7 +463,11 @@ async def test_a_pause_that_the_answer_asks_for_is_kept(there):
     assert time.monotonic() - began_s >= 1
 
 
-@pytest.mark.parametrize("after", ["3600", "99999999", email.utils.formatdate(time.time() + 3600, usegmt=True)])
+@pytest.mark.parametrize(
+    "after",
+    ["3600", "99999999", email.utils.formatdate(time.time() + 3600, usegmt=True)],
+    ids=["seconds", "years", "date"],
+)
 async def test_a_pause_that_is_too_long_is_left_to_the_control_plane(there, after):
     there.answers = [answered(429, Retry_After=after)]
     with pytest.raises(HttpCallFailed, match=r"429 Too Many Requests$"):

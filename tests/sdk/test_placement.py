@@ -66,21 +66,21 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize(
     ("asked", "by"),
     [
-        ({"versions": ">=1.2,<2"}, {"old"}),
-        ({"versions": "^2"}, {"new"}),
-        ({"versions": "*"}, {"old", "new"}),
-        ({"tags": ["zone-b"]}, {"new"}),
-        ({"tags": ["v1"]}, {"old"}),
-        ({"without_tags": ["spot"]}, {"old"}),
-        ({"resources": {"gpu": 1}}, {"new"}),
-        ({"resources": {"memory": 2**32}}, {"new"}),
-        ({"resources": {"memory": 2**33 + 1}}, set()),
-        ({"resources": {"licence": 1}}, set()),
-        ({"worker": "new"}, {"new"}),
-        ({"worker": "own"}, set()),
-        ({"worker": "new", "versions": "^1"}, set()),
-        ({"strategy": "round-robin"}, {"old", "new"}),
-        ({"strategy": "weighted", "prefers": ["zone-a"]}, {"old", "new"}),
+        ({"versions": ">=1.2,<2"}, ["old"]),
+        ({"versions": "^2"}, ["new"]),
+        ({"versions": "*"}, ["old", "new"]),
+        ({"tags": ["zone-b"]}, ["new"]),
+        ({"tags": ["v1"]}, ["old"]),
+        ({"without_tags": ["spot"]}, ["old"]),
+        ({"resources": {"gpu": 1}}, ["new"]),
+        ({"resources": {"memory": 2**32}}, ["new"]),
+        ({"resources": {"memory": 2**33 + 1}}, []),
+        ({"resources": {"licence": 1}}, []),
+        ({"worker": "new"}, ["new"]),
+        ({"worker": "own"}, []),
+        ({"worker": "new", "versions": "^1"}, []),
+        ({"strategy": "round-robin"}, ["old", "new"]),
+        ({"strategy": "weighted", "prefers": ["zone-a"]}, ["old", "new"]),
     ],
     ids=str,
 )
@@ -90,7 +90,7 @@ async def test_a_task_goes_to_a_worker_that_has_what_it_asks_for(address, asked,
         if by:
             results = await merit.wait(handles, WAIT_S)
             assert all(result.ok for result in results)
-            assert {result.worker for result in results} <= by
+            assert {result.worker for result in results} <= set(by)
         else:
             views = [await merit.task(handle.id) for handle in handles]
             assert {view["state"] for view in views} == {"PENDING"}

@@ -42,7 +42,7 @@ TAGS_MAX = 64
 ATTEMPTS_MAX = 100
 RETURNS_MAX = 100
 """How often a task may be handed back unstarted until that counts as a failure."""
-UNARY_WORKERS_MAX = 2_000
+UNARY_WORKERS_MAX = 1_000
 """Workers that the control plane dials at a time …"""
 UNARY_WORKERS_PER_ADDRESS_MAX = 16
 """… and at one address, which is one server: whoever takes a new id with each start leaves the others behind."""

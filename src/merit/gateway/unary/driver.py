@@ -46,7 +46,7 @@ ASK_S: Final = 5.0
 ASK_AGAIN_S: Final = (0.2, 5.0)
 SILENT_S: Final = (1.0, 60.0)
 """One that answers that, but again leaves its tasks without an answer, is left alone for so long first: each of them has
-cost an attempt. Twice as long each time, the first time and at most."""
+cost an attempt. Twice as long each time, the first time and at most; not when it registers again."""
 RECONNECT_S: Final = 1.0
 """Before the cell, which has ended the session, is asked for another one."""
 
@@ -60,7 +60,7 @@ _OPTIONS: Final = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.http2.bdp_probe", 0),
     ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
     ("grpc.enable_retries", 0),  # a call that is repeated unseen would be an attempt that nobody counts
 )
 
@@ -142,6 +142,7 @@ class UnaryDriver:
         self._asking = False
         self._silences = 0
         """How often it was not to be reached, with no word of any of its attempts since."""
+        self._anew = asyncio.Event()
         self._cancels = True
         """As far as is known, the worker has CancelTask."""
         self._may_begin = asyncio.Event()
@@ -208,6 +209,7 @@ class UnaryDriver:
             return False
         self._cancels = True
         self._silences = 0
+        self._anew.set()
         if registration != self.registration:
             said = read_tags(registration.tags)
             self.registration = registration
@@ -417,7 +419,9 @@ class UnaryDriver:
         first_s, most_s = SILENT_S
         try:
             if self._silences > 1:
-                await asyncio.sleep(min(most_s, first_s * 2.0 ** min(self._silences - 2, 10)))
+                self._anew.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._anew.wait(), min(most_s, first_s * 2.0 ** min(self._silences - 2, 10)))
             while not (await self._connects() and await self._answers()):
                 await asyncio.sleep(wait_s)
                 wait_s = min(last_s, wait_s * 2)
