@@ -40,6 +40,7 @@ def test_it_says_where_it_is_dialled_and_leaves_on_a_signal(tmp_path: Path, modu
         (["--registry", "127.0.0.1:1"], "--registry belongs to --unary"),
         (["--unary", "0.0.0.0:1"], "listen: 0.0.0.0:1 is not a loopback address"),
         (["--unary", "here"], "is no HOST:PORT"),
+        (["--unary", "127.0.0.1:50052", "--count", "3"], "--count needs --unary HOST:0"),
     ],
 )
 def test_wrong_usage(tmp_path: Path, module: Path, words: list[str], reason: str):

@@ -52,6 +52,8 @@ from merit.cli.main import main
         ["capability", "allocate"],
         ["capability", "allocate", "hello"],
         ["capability", "allocate", "--all", "hello", "direct"],
+        ["capability", "allocate", "", "direct"],
+        ["capability", "allocate", "", "--none"],
         ["capability", "allocate", "hello", "weighted", "--weight", "load=much"],
         ["capability", "probe", "hello"],
         ["capability", "probe", "hello", "probes.json", "--none"],

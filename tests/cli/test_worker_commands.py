@@ -225,6 +225,10 @@ def test_a_rollout_from_its_start_to_its_end(staffed: Fleet):
     assert staffed.merit("rollout", "abort", "hello", "--json").json["state"] == "ABORTED"
     assert staffed.merit("submit", "hello", "input=x", "--wait").out == "hello x\n"
     assert staffed.merit("rollout", "abort", "hello").code == 1
+    shared = staffed.merit("rollout", "share", "hello", "5%", "--json")
+    assert (shared.code, shared.json["error"]["kind"]) == (1, "failed_precondition")
+    assert "merit rollout start hello 2.0.0 --share" in shared.err
+    assert staffed.merit("rollout", "status", "hello", "--json").json["state"] == "ABORTED"
     assert staffed.merit("rollout", "share", "nothing", "5%").code == 1
     assert newer.stop() == 0
 

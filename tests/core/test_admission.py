@@ -4,7 +4,7 @@ import pytest
 
 from merit.core.codec import decode_state, encode_state
 from merit.core.invariants import check
-from merit.model.commands import PauseWorker, ResumeWorker, SetAdmission, SetRule
+from merit.model.commands import PauseQueue, PauseWorker, ResumeQueue, ResumeWorker, SetAdmission, SetRule
 from merit.model.fleet import Admission, Probe
 from merit.model.frames import AttemptRef, Report, ReportStatus
 from merit.model.limits import SECOND_NS, Limits
@@ -228,3 +228,27 @@ def test_probes_keep_to_the_limits_of_the_capability(machine):
     assert len(answer(machine, RIGHT)) == 1
     assert len(answer(machine, RIGHT)) == 1
     assert state_of(machine) is WorkerState.ACTIVE
+
+
+def test_a_probe_that_nobody_let_it_try_says_nothing_of_it(machine):
+    """Its queue is paused for longer than a task may take."""
+    tell(machine, PauseQueue, "echo", "")
+    attach(machine, granted=10)
+    first = {task.id for task in probes(machine)}
+    tick(machine, START_NS + 4_000 * SECOND_NS)
+    check(machine, machine.state)
+    assert state_of(machine) is WorkerState.PROBATION
+    assert len(machine.probing["w1"]) == len(PROBES)
+    assert not first & machine.probing["w1"].keys()
+    tell(machine, ResumeQueue, "echo")
+    answer(machine, RIGHT)
+    assert state_of(machine) is WorkerState.ACTIVE
+
+
+def test_probes_of_one_that_comes_back_with_nothing_to_prove_are_called_off(machine):
+    attach(machine, granted=10)
+    asks(machine)
+    attach(machine, granted=10, boot="boot-2")
+    assert state_of(machine) is WorkerState.ACTIVE
+    assert not machine.probing
+    assert {task.state for task in probes(machine)} == {TaskState.CANCELED}

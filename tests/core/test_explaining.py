@@ -155,9 +155,9 @@ def test_the_rollout_and_the_walls_at_that_time_are_gone_by():
     assert len(told) > 10
     assert all(one.agrees for one in told.values())
     assert {one.demand for one in told.values()} == {
-        "version !=2.0.0",
+        "version another than 2.0.0",
         "tenant zoe, version ==2.0.0",
-        "tenant zoe, version !=2.0.0",
+        "tenant zoe, version another than 2.0.0",
     } & {one.demand for one in told.values()}
 
 

@@ -6,6 +6,7 @@ from merit.core.codec import decode_state, encode_state
 from merit.core.invariants import check, check_allocated
 from merit.model.commands import (
     DrainWorker,
+    HearWords,
     PauseWorker,
     RegisterWorker,
     RemoveWorker,
@@ -183,6 +184,17 @@ def test_words_are_told_again_until_they_are_heard(machine):
     say(again, "w2", heard=5)
     assert again.state.profiles["w2"].words == ()
     assert effects(attach(again, "w2", boot="boot-3"), SendWords) == []
+
+
+def test_words_that_are_heard_in_another_way_are_the_first_ones_or_none(machine):
+    for word in ("RESET", "RETRAIN", "RESET"):
+        tell(machine, TellWorker, "w2", word)
+    detach(machine, "w2", bye=True)
+    for never in ((), ("RETRAIN",), ("RESET", "RESET"), ("RESET", "RETRAIN", "RESET", "RESET")):
+        assert tell(machine, HearWords, "w2", never).events == []
+    assert tell(machine, HearWords, "nobody", ("RESET",)).events == []
+    assert tell(machine, HearWords, "w2", ("RESET", "RETRAIN")).refusals == []
+    assert machine.state.profiles["w2"].words == ("RESET",)
 
 
 def test_words_are_bounded(machine):

@@ -98,3 +98,25 @@ def test_a_smaller_bound_counts_when_the_next_leader_begins():
         detach(machine, f"w{number}", bye=True)
     again = a_machine(machine.state, Limits(profiles_max=5), epoch=2)
     assert list(again.state.profiles) == [f"w{number}" for number in range(15, 20)]
+
+
+def test_who_is_here_when_profiles_begin_to_be_kept_has_one():
+    """As after an upgrade: the journal of before kept none, and the worker goes on under the same boot."""
+    machine = a_machine(limits=Limits(profiles_max=0))
+    attach(machine)
+    assert not machine.state.profiles
+    later = a_machine(machine.state, now_ns=START_NS + SECOND_NS, epoch=2)
+    check(later, later.state)
+    assert tell(later, PauseWorker, "w1", "because").refusals == []
+    assert later.state.profiles["w1"].first_ns == START_NS
+
+
+def test_speeds_go_with_what_is_offered():
+    machine = a_machine()
+    attach(machine, capabilities=("echo", "add"))
+    submit(machine, a_spec(1), a_spec(2, "add"))
+    bind(machine)
+    say(machine, reports=[completed(1, wall_ns=5), completed(2, wall_ns=7)])
+    assert machine.state.profiles["w1"].speeds.keys() == {"echo", "add"}
+    attach(machine, capabilities=("add", "mul"), boot="boot-2")
+    assert machine.state.profiles["w1"].speeds.keys() == {"add"}

@@ -4,7 +4,7 @@ import pytest
 
 from merit.core.codec import decode_state, encode_state
 from merit.core.invariants import check, check_allocated
-from merit.model.commands import AttachWorker, DrainWorker, PauseQueue, PauseWorker
+from merit.model.commands import AttachWorker, DrainWorker, PauseQueue, PauseWorker, StartRollout
 from merit.model.frames import Hello
 from merit.model.limits import SECOND_NS, Limits
 from merit.model.tasks import Demand, Terms
@@ -155,3 +155,19 @@ def test_workers_whose_attempts_need_nothing_are_never_kept_free():
     submit(machine, a_spec(3), now_ns=machine.now_ns + 2 * PATIENCE_NS)
     allocate(machine)
     assert not machine.state.reserved
+
+
+def test_a_worker_is_let_go_when_the_task_has_to_go_elsewhere():
+    """A version that is introduced takes the task, and the worker that was kept free for it does not have that."""
+    machine = a_machine()
+    come(machine)
+    reserved(machine)
+    for name in "new", "newer":
+        offers = (Offer("echo", "2.0.0", resources=(Amount("cpu", CPU),)),)
+        hello = Hello(name, "boot-1", 1, offers, 8, capacity=(Amount("cpu", 4 * CPU),))
+        machine.handle(AttachWorker(TENANT, name, hello, 0), machine.now_ns)
+    tell(machine, StartRollout, "echo", "2.0.0", 1_000)
+    allocate(machine)
+    assert not machine.state.reserved
+    check(machine, machine.state)
+    check_allocated(machine)

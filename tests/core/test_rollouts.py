@@ -37,6 +37,10 @@ def start(machine, share_permille, version=NEW):
     return tell(machine, StartRollout, "echo", version, share_permille)
 
 
+def share_again(machine, share_permille, version=NEW):
+    return tell(machine, StartRollout, "echo", version, share_permille, True)
+
+
 def end(machine, promote):
     return tell(machine, EndRollout, "echo", promote)
 
@@ -73,6 +77,23 @@ def test_who_says_which_version_it_wants_gets_that(machine):
     found = checked(machine)
     assert (found[1], found[3], found[4]) == ("old", "old", "new")
     assert 2 in found
+
+
+@pytest.mark.parametrize("promote", [True, False])
+def test_another_share_never_begins_what_has_ended_again(machine, promote):
+    (refusal,) = share_again(machine, 100).refusals
+    assert (refusal.code, refusal.field) == ("conflict", "version")
+    start(machine, 300)
+    assert not share_again(machine, 500).refusals
+    assert machine.state.rollouts["echo"].share_permille == 500
+    (refusal,) = share_again(machine, 600, "3.0.0").refusals
+    assert (refusal.code, refusal.field) == ("conflict", "version")
+    end(machine, promote)
+    before = machine.state.rollouts["echo"]
+    (refusal,) = share_again(machine, 700).refusals
+    assert (refusal.code, refusal.field) == ("conflict", "version")
+    assert before.state.name in refusal.reason
+    assert machine.state.rollouts["echo"] == before
 
 
 def test_what_waits_is_dealt_anew_when_it_starts_and_when_the_share_changes():
@@ -213,3 +234,55 @@ def test_what_was_promoted_or_aborted_stays_so_when_the_next_version_comes(machi
     assert given_to(machine, 300) == {"newest"}
     start(machine, 500, "3.0.0")
     assert given_to(machine, 400) == {"newer", "newest"}, "it may be tried again"
+
+
+@pytest.mark.parametrize("promote", [True, False])
+def test_a_release_candidate_is_another_version_than_the_release(promote):
+    machine = a_machine()
+    come(machine, "rc", "2.0.0-rc.1")
+    come(machine, "new", NEW)
+    start(machine, 300)
+    assert given_to(machine, 0, 100) == {"rc", "new"}
+    end(machine, promote)
+    assert given_to(machine, 100) == ({"new"} if promote else {"rc"})
+
+
+def test_many_aborted_builds_bar_nobody_else():
+    machine = a_machine()
+    come(machine, "old", OLD)
+    for build in range(12):
+        start(machine, 500, f"2.0.0-2025010112{build:04}.abcdef1{build}")
+        end(machine, False)
+    assert given_to(machine, 0) == {"old"}
+
+
+def test_a_version_with_a_build_can_be_promoted():
+    machine = a_machine()
+    come(machine, "built", "2.0.0+sha.abc")
+    come(machine, "old", OLD)
+    start(machine, 500, "2.0.0+sha.abc")
+    end(machine, True)
+    assert given_to(machine, 0) == {"built"}
+    come(machine, "later", "3.0.0")
+    start(machine, 500, "3.0.0")
+    assert given_to(machine, 100) == {"built", "later"}
+
+
+def test_one_that_was_promoted_may_be_given_less_again(machine):
+    start(machine, 500)
+    end(machine, True)
+    start(machine, 300)
+    assert given_to(machine, 0, 100) == {"old", "new"}
+    end(machine, False)
+    assert given_to(machine, 200) == {"old"}
+
+
+def test_nor_after_another_one_in_between(machine):
+    come(machine, "newer", "3.0.0")
+    for version, promote in (NEW, True), ("3.0.0", False):
+        start(machine, 500, version)
+        end(machine, promote)
+    start(machine, 300)
+    assert given_to(machine, 0, 100) == {"old", "new"}
+    end(machine, False)
+    assert given_to(machine, 200) == {"old"}

@@ -10,6 +10,7 @@ from merit.testing.builders import START_NS, a_machine, a_spec, allocate, attach
 from merit.wire.v1 import fleet_pb2
 
 BEAT_NS = 10
+STALE_NS = 30
 NOW_NS = 1_000
 
 
@@ -22,7 +23,7 @@ def a_seat(**fields):
 
 
 def of(worker, seat=None, profile=None, heard_ns=0):
-    return standing(worker, profile, seat, NOW_NS, heard_ns, BEAT_NS)
+    return standing(worker, profile, seat, NOW_NS, heard_ns, BEAT_NS, STALE_NS)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,10 @@ def test_one_that_is_away_is_known_by_its_profile():
     registration = Registration("agent", "127.0.0.1:1", "1.0.0", (), 4)
     assert of(None) is Standing.GONE
     assert of(None, profile=Profile("w", 1)) is Standing.GONE
-    assert of(None, profile=Profile("w", 1, registration=registration)) is Standing.JOINING
+    assert of(None, profile=Profile("w", NOW_NS - STALE_NS, registration=registration)) is Standing.JOINING
+    assert of(None, profile=Profile("w", NOW_NS - STALE_NS - 1, registration=registration)) is Standing.GONE
+    dead, heard_ns = Profile("w", 1, registration=registration), NOW_NS - STALE_NS
+    assert of(None, profile=dead, heard_ns=heard_ns) is Standing.JOINING, "it may come to a new leader"
     assert of(None, profile=Profile("w", 1, completed=1, registration=registration)) is Standing.GONE
     assert of(None, profile=Profile("w", 1, paused=True)) is Standing.GONE
 
@@ -79,7 +83,8 @@ def test_a_whole_life():
     def now():
         state = machine.state
         worker, profile, seat = state.workers.get("w1"), state.profiles.get("w1"), machine.seats.get("w1")
-        return standing(worker, profile, seat, machine.now_ns, START_NS, machine.limits.beat_ns).name
+        limits = machine.limits
+        return standing(worker, profile, seat, machine.now_ns, START_NS, limits.beat_ns, limits.stale_ns).name
 
     lived = []
     attach(machine, granted=0)

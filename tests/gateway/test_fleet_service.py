@@ -384,6 +384,8 @@ async def test_a_rollout_is_started_shared_compared_and_ended(plane):
     page = await plane.fleet.ListRollouts(fleet_pb2.ListRolloutsRequest())
     assert [(item.capability, item.state) for item in page.rollouts] == [("echo", fleet_pb2.ROLLOUT_STATE_PROMOTED)]
     assert not page.next_cursor
+    start.only_running = True
+    await refused(plane.fleet.StartRollout(start), grpc.StatusCode.FAILED_PRECONDITION, "PROMOTED")
 
 
 async def test_rollouts_that_cannot_be(plane):

@@ -93,7 +93,8 @@ async def test_registrations_outlive_the_control_plane(tmp_path):
     async with planed(tmp_path / "state") as plane:
         worker = await plane.register(info("127.0.0.1:9", tags=["a=b"]))
     async with planed(tmp_path / "state") as plane:
-        assert worker not in await plane.available(), "it has yet to be heard of"
+        assert worker in await plane.available(), "it was here when the process before ended"
+        assert not (await plane.by_id(worker)).HasField("last_heartbeat"), "this one has not heard of it"
         assert list((await plane.by_id(worker)).tags) == ["a=b"]
         answer = await plane.beat(worker)
         assert answer.success
@@ -172,6 +173,20 @@ async def test_what_cannot_be_is_refused_with_field_and_reason(plane):
     assert await plane.available() == {}
     empty = await plane.stub.RegisterWorker(unary.RegisterWorkerRequest())
     assert not empty.success
+
+
+async def test_the_control_plane_does_not_dial_itself(plane):
+    """A script that copies one registry into another says just that."""
+    process = WorkerProcess([add], plane.address, name="session")
+    running = asyncio.create_task(process.run())
+    async with asyncio.timeout(10):
+        while "session" not in (listed := await plane.available()):
+            await asyncio.sleep(0.02)
+    copied = listed["session"]
+    copied.worker_id = "copied"
+    assert f"{plane.address} is this control plane itself" in await plane.refused(copied)
+    process.drain()
+    await asyncio.wait_for(running, 15)
 
 
 async def test_services_are_checked_and_reflected(plane):

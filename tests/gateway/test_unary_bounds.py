@@ -2,16 +2,20 @@
 
 import asyncio
 import json
+import threading
 
 import pytest
 import pytest_asyncio
+from google.protobuf.empty_pb2 import Empty
 
 from merit import AsyncClient
+from merit.gateway import gateway_worker_service, registry_service
 from merit.gateway.unary import attempt, driver, roster
+from merit.gateway.unary.registration import read_info
 from merit.model.limits import MESSAGE_BYTES_MAX
 from merit.model.tasks import TaskState
 from merit.wire.worker_abstraction import worker_abstraction_pb2 as unary
-from tests.gateway.foreign import COMPLETED, RUNNING, Foreign, info, planed, serving, status, until
+from tests.gateway.foreign import COMPLETED, FAILED, RUNNING, Foreign, info, planed, serving, status, until
 
 pytestmark = pytest.mark.timeout(60)
 ONCE = {"attempts_max": 1}
@@ -126,5 +130,90 @@ async def test_no_more_workers_are_dialled_than_there_are_places_for(plane, monk
                     )
                 ).success:
                     await asyncio.sleep(0.1)
-            assert not (await plane.beat("w0")).success, "it has lost its place"
+            answer = await plane.beat("w0")
+            assert answer.success, "it has registered, and need not do so again"
+            assert "2 workers are being dialled" in answer.message, "it has lost its place"
+            assert "w0" not in await plane.available()
             assert (await plane.beat("w2")).success
+
+
+async def test_the_bound_of_an_address_holds_for_one_that_moves_there_and_for_old_registrations(plane, monkeypatch):
+    monkeypatch.setattr(roster, "UNARY_WORKERS_PER_ADDRESS_MAX", 2)
+    async with serving(Foreign()) as address, serving(Foreign()) as other:
+        assert await plane.register(info(other, worker_id="moves")) == "moves"
+        async with plane.beating("moves"):
+            old = await plane.register(info(address, worker_id="old"))
+            async with asyncio.timeout(20):
+                while old in await plane.available():
+                    await asyncio.sleep(0.1)
+                for name in ("w0", "w1"):
+                    request = unary.RegisterWorkerRequest(worker_info=info(address, worker_id=name))
+                    while not (await plane.stub.RegisterWorker(request)).success:
+                        await asyncio.sleep(0.1)
+            assert f"{address} has 2 other workers" in await plane.refused(info(address, worker_id="moves"))
+            async with plane.beating("w0", "w1"):
+                async with asyncio.timeout(20):
+                    while not (answer := await plane.beat(old)).message:
+                        await asyncio.sleep(0.1)
+                assert answer.success
+                assert f"{address} has 2 other workers" in answer.message
+
+
+async def test_two_registrations_of_one_id_at_a_time_are_one_place(plane, monkeypatch):
+    monkeypatch.setattr(roster, "UNARY_WORKERS_PER_ADDRESS_MAX", 1)
+    async with serving(Foreign()) as address:
+        said = unary.RegisterWorkerRequest(worker_info=info(address, worker_id="w"))
+        other = unary.RegisterWorkerRequest(worker_info=info(address, worker_id="x"))
+        answers = await asyncio.gather(*(plane.stub.RegisterWorker(one) for one in (said, said, other, said)))
+        taken = [answer.success for answer in answers]
+        assert taken in ([True, True, False, True], [False, False, True, False]), "whoever came first has it"
+
+
+async def test_what_a_worker_says_of_others_does_not_close_it(plane, merit):
+    """As another control plane says it, of a worker behind it."""
+
+    class Gateway(Foreign):
+        asked = 0
+
+        async def GetWorkerInfo(self, request, context):
+            self.asked += 1
+            return await super().GetWorkerInfo(request, context)
+
+        async def run(self, task):
+            yield status(task.task_id, FAILED, error_message="away", metadata={"merit-kind": "unreachable"})
+
+    gateway = Gateway()
+    async with serving(gateway) as address:
+        worker = await plane.register(info(address))
+        async with plane.beating(worker):
+            for _ in range(3):
+                result = await (await merit.submit("work", **ONCE)).wait(10)
+                assert result.failure is not None
+                assert result.failure.kind == "unreachable"
+        assert gateway.asked == 1, "when it came, and not again"
+
+
+async def test_many_capabilities_are_told_as_far_as_a_message_holds_them(plane, monkeypatch):
+    monkeypatch.setattr(gateway_worker_service, "_OUTPUT_BYTES_MAX", 2_000)
+    await plane.register(info("127.0.0.1:9", *(f"capability-{number:03}" for number in range(250))))
+    async with asyncio.timeout(10):
+        while not (told := await plane.worker.GetWorkerInfo(Empty())).capabilities:
+            await asyncio.sleep(0.02)
+    assert 50 < len(told.capabilities) < 250
+    assert told.ByteSize() < 2_500
+
+
+async def test_what_is_large_is_read_beside_the_loop(plane, monkeypatch):
+    threads: list[bool] = []
+
+    def seen(said):
+        threads.append(threading.current_thread() is threading.main_thread())
+        return read_info(said)
+
+    monkeypatch.setattr(registry_service, "read_info", seen)
+    tools = [unary.ToolCapability(name=f"t{number}", description="x" * 10_000) for number in range(20)]
+    large = unary.WorkerInfo(name="large", address="127.0.0.1:9", capabilities=tools)
+    worker = await plane.register(large)
+    assert len((await plane.by_id(worker)).capabilities) == 20
+    await plane.register(info("127.0.0.1:9", name="small"))
+    assert threads == [False, True]

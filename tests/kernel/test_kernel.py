@@ -506,6 +506,16 @@ def test_what_stopped_the_cell_is_set_aside_and_the_rest_of_the_world_goes_on(wh
         assert done[an_id(2)] is done[an_id(3)] is TaskState.COMPLETED
 
 
+def test_what_is_set_aside_may_be_anybodys():
+    cell = Cell()
+    cell.kernel.offer(SubmitTasks("acme", "somebody", [a_spec(1), a_spec(2)], False))
+    cell.settle()
+    reborn = Cell(records=cell.records, quarantine=Quarantine(frozenset(), (an_id(1), an_id(7))))
+    reborn.settle()
+    states = {task.id: task.state for task in reborn.kernel.machine.state.tasks.values()}
+    assert states == {an_id(1): TaskState.CANCELED, an_id(2): TaskState.PENDING}
+
+
 def test_a_poisonous_hand_back_is_set_aside_too(monkeypatch):
     cell = Cell()
     worker, client = WorkerPeer(cell), ClientPeer(cell)

@@ -127,6 +127,9 @@ async def test_strategies_probes_and_rollouts(scripted, fleet):
     ]
     await fleet.start_rollout("c", "2.0.0", 0.25)
     assert asked(plane, "StartRollout").share_permille == 250
+    assert not asked(plane, "StartRollout").only_running
+    await fleet.start_rollout("c", "2.0.0", 0.5, only_running=True)
+    assert asked(plane, "StartRollout").only_running
     await fleet.end_rollout("c", promote=True)
     assert asked(plane, "EndRollout").promote
     for field, call in (

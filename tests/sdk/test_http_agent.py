@@ -628,6 +628,23 @@ async def test_requests_are_begun_at_the_agreed_pace(there):
     assert time.monotonic() - began_s >= 5 / 20 - 0.01
 
 
+async def test_who_gives_up_waiting_takes_no_turn(there):
+    """Otherwise turns that nobody takes would keep all others waiting, the longer the more give up."""
+    agent = HttpAgent(there.url, requests_per_s=2)
+
+    async def turn():
+        async with agent.turn():
+            pass
+
+    await turn()
+    waiting = [asyncio.create_task(turn()) for _ in range(100)]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for one in waiting:
+        one.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    await asyncio.wait_for(turn(), 10)
+
+
 async def test_a_proxy_is_used_if_the_spec_says_so_and_only_then(there, monkeypatch):
     async with endpoint() as proxy:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):

@@ -158,6 +158,10 @@ async def test_what_cannot_be_is_not_accepted(served):
     refused = await served.stub.ExecuteTask(unary.ExecuteTaskRequest(task=task))
     assert not refused.accepted
     assert "parameters.a: value_json is not valid JSON" in refused.message
+    task.parameters[0].value_json = "[" * 200_000 + "]" * 200_000
+    refused = await served.stub.ExecuteTask(unary.ExecuteTaskRequest(task=task))
+    assert not refused.accepted
+    assert "parameters.a: value_json is nested deeper than" in refused.message
     for call in (served.results, served.cancel):
         with pytest.raises(grpc.aio.AioRpcError) as unknown:
             await call("nobody's")
@@ -268,6 +272,27 @@ async def test_it_obeys():
         refused = await orchestrator.execute("3", "add", a=1)
         assert "about to end" in refused.message
         assert (await orchestrator.results("1"))[-1].status == COMPLETED, "what ran is finished"
+        await orchestrator.channel.close()
+
+
+async def test_a_registry_that_comes_back_meanwhile_hears_of_the_drain_too():
+    port = free_port()
+    first, second = ForeignRegistry(), ForeignRegistry()
+    async with serving(f"127.0.0.1:{port}") as worker:
+        orchestrator = Orchestrator(worker.address)
+        assert (await orchestrator.execute("1", "waits", wait_s=30)).accepted
+        async with registering(first, port):
+            await until(lambda: first.beats, "it beats")
+            worker.drain()
+            await until(lambda: "draining=true" in first.known["w"].tags, "it drains")
+            first.known.clear()
+            first.beats = 0
+            await until(lambda: "w" in first.known and first.beats >= 2, "it registers again")
+            assert "draining=true" in first.known["w"].tags
+        async with registering(second, port):
+            await until(lambda: second.beats >= 2, "it has found the registry again")
+            assert "draining=true" in second.known["w"].tags
+            await orchestrator.cancel("1")
         await orchestrator.channel.close()
 
 

@@ -167,8 +167,8 @@ def test_parameters_become_a_schema():
         "properties": {
             "a": {"type": "string"},
             "b": {"type": "integer"},
-            "c": {"type": "number", "$comment": "float"},
-            "d": {"$comment": "Date"},
+            "c": {"type": "number", "x-merit-type": "float"},
+            "d": {"x-merit-type": "Date"},
         },
         "required": ["a", "c"],
     }

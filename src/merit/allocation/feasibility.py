@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from merit.allocation.versions import matches
+from merit.allocation.versions import matches, range_text
 from merit.model.tasks import Demand
 from merit.model.workers import UNCOUNTED, Amount, Offer, Worker, WorkerState
 
@@ -47,7 +47,7 @@ def shortcomings(worker: Worker, offer: Offer, demand: Demand, tenant: str, *, p
     if demand.worker and demand.worker != worker.id:
         yield f"is not {demand.worker}"
     if demand.versions and not matches(demand.versions, offer.version):
-        yield f"has version {offer.version}, not {demand.versions}"
+        yield f"has version {offer.version}, not {range_text(demand.versions)}"
     if worker.tenants and tenant not in worker.tenants and not probing:
         yield f"takes tasks of {', '.join(worker.tenants)} only"
     if demand.tags or demand.without_tags:

@@ -17,6 +17,9 @@ from semantic_version import SimpleSpec, Version  # type: ignore[import-untyped]
 
 from merit.model.limits import NAME_LENGTH_MAX
 
+BARS: Final = "!=="
+"""Before a version that is barred, and no other: ``!=`` would bar its pre-releases too. Only the cell says this, of
+versions that were introduced or aborted; tasks may not."""
 _CACHED: Final = 4_096
 """Ranges, and versions; of pairs four times as many."""
 _ANY: Final = frozenset({"==*", ">=*"})
@@ -42,11 +45,24 @@ def problem_of_range(text: str) -> str | None:
 
 
 def matches(wanted: str, version: str) -> bool:
-    """Whether a version lies in a range. One that is no semantic version lies in none but that of any version; in what is no
-    range lies nothing."""
+    """Whether a version lies in a range, which may have conditions with ``BARS`` too. One that is no semantic version lies
+    in none but that of any version; in what is no range lies nothing."""
+    if BARS in wanted:
+        blocks = wanted.split(",")
+        if BARS + version in blocks:
+            return False
+        wanted = ",".join(block for block in blocks if not block.startswith(BARS))
     if not normal_form(wanted):
         return True
     return _plain(wanted) and _plain(version) and _lies_in(wanted, version)
+
+
+def range_text(wanted: str) -> str:
+    """A range for people, also with conditions that only the cell says."""
+    blocks = wanted.split(",")
+    asked = ",".join(block for block in blocks if not block.startswith(BARS))
+    barred = [f"another than {block.removeprefix(BARS)}" for block in blocks if block.startswith(BARS)]
+    return ", ".join([asked] * bool(asked) + barred)
 
 
 def normal_form(text: str) -> str:

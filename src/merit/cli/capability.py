@@ -158,6 +158,10 @@ def allocate(
     if len(words) != wanted:
         what = [word for word, is_due in (("a CAPABILITY", not for_all), ("a STRATEGY", not nothing)) if is_due]
         raise click.UsageError(f"give {' and '.join(what) or 'no names'}, {len(words)} words are given")
+    if not all(words):
+        raise click.UsageError(
+            "a name is empty, perhaps that of a variable that is not set; say --all if all are meant"
+        )
     name = "" if for_all else words[0]
     strategy = "" if nothing else words[-1]
     numbers = dict(_weight(*pair) for pair in weights)
@@ -183,8 +187,8 @@ def _weight(name: str, text: str) -> tuple[str, float]:
     cls=MeritCommand,
     example="""
     echo '[{"parameters": {"a": 2, "b": 3}, "expected": 5, "run_timeout_s": 10}]' > probes.json
-    merit capability probe add probes.json
-    merit capability probe add --none
+    merit capability probe sum probes.json
+    merit capability probe sum --none
     """,
     codes=_ENDS,
 )

@@ -303,7 +303,8 @@ def remove_worker(worker_id: str, reason: str, yes: bool, server: str, connect_t
 def tell_worker(worker_id: str, word: str, server: str, connect_timeout_s: float, as_json: bool) -> None:
     """Have a worker told a command: RESET, RETRAIN, UPDATE_CONFIG or STOP. One that is away is told when it comes back.
 
-    STOP is obeyed by every worker: it finishes what it holds, and leaves. The others are for the module to obey.
+    STOP is obeyed by every worker of Merit's SDK: it finishes what it holds, and leaves; drain or remove others. What else
+    there is, is for the module to obey.
     """
     word = word.upper()
     _order(server, connect_timeout_s, lambda client: client.operations.fleet.tell_worker(worker_id, word))

@@ -79,7 +79,8 @@ def change_share(capability: str, share: float, server: str, connect_timeout_s: 
 
     async def work(client: AsyncClient) -> dict[str, Any]:
         fleet = client.operations.fleet
-        await fleet.start_rollout(capability, (await fleet.rollout(capability))["version"], share)
+        version = (await fleet.rollout(capability))["version"]
+        await fleet.start_rollout(capability, version, share, only_running=True)
         return await fleet.rollout(capability)
 
     _show_one(ask(server, work, connect_timeout_s), as_json=as_json)

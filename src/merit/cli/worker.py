@@ -40,7 +40,7 @@ OPERATIONS: Final = {
     "pause": "Give a worker nothing more until it is resumed.",
     "resume": "Give it tasks again.",
     "drain": "Let it finish what it holds, and leave.",
-    "remove": "Take it out for good.",
+    "remove": "Take it out at once, until it is resumed.",
     "tell": "Have it told a command, such as RESET.",
 }
 """Each stands in ``merit.cli.fleet``, which is loaded when one is asked for: whoever works does not need it."""
@@ -204,6 +204,8 @@ def work(
         )
     if registry is not None and unary is None:
         raise CliError("usage", "--registry belongs to --unary: where this worker is to be dialled", output.USAGE)
+    if count > 1 and unary is not None and not unary.endswith(":0"):
+        raise CliError("usage", "--count needs --unary HOST:0: each worker needs a port of its own", output.USAGE)
     offered = _offered(module, commands, http_url, spec)
     name = name or f"{socket.gethostname()}-{os.getpid()}"
     has = distinct("--capacity", capacity)

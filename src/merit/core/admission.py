@@ -116,6 +116,9 @@ def conclude(desk: Desk, task: Task) -> None:
     if worker is None or probes is None or task.id not in probes or worker.state is not WorkerState.PROBATION:
         return
     wrong = _wrong(desk.state, task)
+    if wrong and not task.attempts:
+        probe(desk, worker)  # nobody let it try, which says nothing of it
+        return
     if wrong:
         _fail(desk, worker, wrong)
         return

@@ -80,7 +80,7 @@ def _round(desk: Desk, left: int) -> int:
             heappush(heap, _entry(desk, first, to))
     for task, line in passed_over:
         backlog.push(task, line.name)
-        moved(desk, task)
+        moved(desk, task, line)
     return left
 
 
@@ -162,10 +162,10 @@ def _serve(desk: Desk, queue: LineQueue, line: Line, pick: Pick, passed_over: li
 def _move(desk: Desk, queue: LineQueue, pick: Pick) -> str:
     """What decides the task's line has changed since it was put there: to its new one, whose name this is."""
     desk.backlog.take(queue, pick)
-    line = desk.lines.route(pick.task).name
-    desk.backlog.push(pick.task, line)
-    moved(desk, pick.task)
-    return line
+    line = desk.lines.route(pick.task)
+    desk.backlog.push(pick.task, line.name)
+    moved(desk, pick.task, line)
+    return line.name
 
 
 def _give(desk: Desk, queue: LineQueue, line: Line, pick: Pick, worker_id: str) -> None:

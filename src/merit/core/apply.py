@@ -1,5 +1,5 @@
-"""The fold: ``apply`` changes the state by one event. It stores and moves; it never decides and never computes
-anything that a decision could depend on (events carry the numbers)."""
+"""The fold: ``apply`` changes the state by one event. It stores, moves and
+counts, in whole numbers; it never decides, and what has to be computed otherwise comes in the events."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import Any
 
-from merit.core.apply_fleet import APPLY_FLEET, bound, completed, failed, forget_profiles
+from merit.core.apply_fleet import APPLY_FLEET, bound, completed, failed, forget_profiles, keep_profile
 from merit.core.apply_settings import APPLY_SETTINGS
 from merit.core.lifecycles import ATTEMPT, TASK, IllegalTransition
 from merit.core.state import KeyEntry, Payloads, State, Tenant
@@ -63,6 +63,7 @@ def _leadership_started(state: State, event: LeadershipStarted, _payloads: Paylo
     state.homes_max = event.homes_max
     for worker in state.workers.values():
         worker.room = 0
+        keep_profile(state, worker)
     forget_profiles(state)
     _forget(state)
     _forget_dead(state)

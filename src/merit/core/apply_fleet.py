@@ -114,6 +114,12 @@ def _profile(state: State, worker: str, now_ns: int) -> Profile | None:
     return profile
 
 
+def keep_profile(state: State, worker: Worker) -> None:
+    """One who is here has a profile, also if none were kept when it came."""
+    if worker.id not in state.profiles:
+        _profile(state, worker.id, worker.joined_ns)
+
+
 def forget_profiles(state: State) -> None:
     """Beyond their bound the oldest of workers that are away; those last that have registered, or of whom an operator has
     said something."""
@@ -161,7 +167,10 @@ def _worker_joined(state: State, event: WorkerJoined, _payloads: Payloads, now_n
         _, capability, _ = at
         if capability not in stateful:
             _unhome(state, at)
-    _profile(state, event.worker, now_ns)
+    profile = _profile(state, event.worker, now_ns)
+    if profile is not None:
+        offered = {offer.name for offer in event.offers}
+        profile.speeds = {name: speed for name, speed in profile.speeds.items() if name in offered}
     forget_profiles(state)
 
 
@@ -298,7 +307,7 @@ def _rollout_started(state: State, event: RolloutStarted, _payloads: Payloads, n
         now_ns,
         Tally(),
         Tally(),
-        event.floor,
+        event.floors,
         event.barred,
     )
 

@@ -1,8 +1,8 @@
 """What is pending, in the order in which it goes: an index that follows from the tasks, so that a replay does without.
 
-Per line (``core.lines``: nearly always a capability) a queue, in it a flow per tenant, in that a lane of tasks by rank. The flow goes first whose tenant has
-had least for its weight (``core.shares``). A task that is met while the limit of its key is reached is put aside, into a
-lane of that key, until the limit opens.
+Per line (``core.lines``: nearly always a capability) a queue, in it a flow per tenant, in that a lane of tasks by rank.
+The flow goes first whose tenant has had least for its weight (``core.shares``). A task that is met while the limit of its
+key is reached is put aside, into a lane of that key, until the limit opens.
 
 Each operation costs the same however many tasks wait.
 """

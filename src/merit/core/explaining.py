@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from merit.allocation.feasibility import NOTHING, amount_text, capacity_of, lacking, reasons_against
 from merit.allocation.strategy import MakeStrategy
+from merit.allocation.versions import range_text
 from merit.core.allocating import room_of
 from merit.core.backlog import Backlog
 from merit.core.desk import Desk
@@ -228,7 +229,7 @@ def demand_text(demand: Demand, tenant: str = "") -> str:
     if demand.worker:
         parts.append(f"worker {demand.worker}")
     if demand.versions:
-        parts.append(f"version {demand.versions}")
+        parts.append(f"version {range_text(demand.versions)}")
     parts += [f"tag {tag}" for tag in demand.tags]
     parts += [f"not tag {tag}" for tag in demand.without_tags]
     parts += [f"{amount_text(need.thousandths)} {need.name}" for need in demand.resources]

@@ -6,9 +6,10 @@ from merit.core.admission import cancel_probes, probe, to_be_probed
 from merit.core.allocating import rate
 from merit.core.desk import Desk
 from merit.core.reserving import let_go
-from merit.core.staffing import leave
+from merit.core.staffing import leave, turned_away
 from merit.model.commands import (
     DrainWorker,
+    HearWords,
     PauseWorker,
     RegisterWorker,
     RemoveWorker,
@@ -20,6 +21,7 @@ from merit.model.effects import SendDrain, SendWords
 from merit.model.events import (
     AllocationSet,
     WorkerDraining,
+    WorkerHeard,
     WorkerPaused,
     WorkerRegistered,
     WorkerRemoved,
@@ -34,16 +36,11 @@ from merit.model.workers import Profile, Worker, WorkerState
 def register_worker(desk: Desk, command: RegisterWorker) -> None:
     """A worker of the unary contract says what it is. The same again changes nothing."""
     state = desk.state
+    refusal = turned_away(state, command.worker, command.registration.offers)
+    if refusal is not None:
+        desk.refusals.append(refusal)
+        return
     profile = state.profiles.get(command.worker)
-    if profile is not None and profile.removed:
-        reason = f"worker {command.worker} was removed: {profile.reason}; let it join again with: merit worker resume"
-        desk.refusals.append(Refusal("", "conflict", "worker_id", reason))
-        return
-    fresh = sum(1 for offer in command.registration.offers if offer.name not in state.offers)
-    if len(state.offers) + fresh > CAPABILITIES_MAX:
-        reason = f"this cell knows {len(state.offers):,} capabilities, and {CAPABILITIES_MAX:,} is its bound"
-        desk.refusals.append(Refusal("", "exhausted", "capabilities", reason))
-        return
     if profile is None or profile.registration != command.registration:
         desk.emit(WorkerRegistered(command.worker, command.registration))
 
@@ -130,6 +127,13 @@ def tell_worker(desk: Desk, command: TellWorker) -> None:
         desk.effects.append(SendWords(worker.id, (command.word,)))
 
 
+def hear_words(desk: Desk, command: HearWords) -> None:
+    """They need not be kept for it any more."""
+    profile, count = desk.state.profiles.get(command.worker), len(command.words)
+    if count and profile is not None and profile.words[:count] == command.words:
+        desk.emit(WorkerHeard(command.worker, count))
+
+
 def set_allocation(desk: Desk, command: SetAllocation) -> None:
     """Workers are chosen in another way from now on."""
     allocation = command.allocation
@@ -141,7 +145,7 @@ def set_allocation(desk: Desk, command: SetAllocation) -> None:
             return
         try:
             make({weight.name: weight.permille for weight in allocation.weights})
-        except ValueError as error:
+        except Exception as error:  # noqa: BLE001 - a plug-in's may raise anything, and must not stop the cell
             desk.refusals.append(Refusal("", "invalid", "weights", str(error)))
             return
         if allocation.capability not in desk.state.allocations and len(desk.state.allocations) >= CAPABILITIES_MAX:

@@ -28,6 +28,7 @@ from merit.allocation.feasibility import (
     shortcomings,
 )
 from merit.allocation.strategy import MakeStrategy
+from merit.allocation.versions import BARS
 from merit.core.backlog import Backlog, LineQueue, Pick
 from merit.core.line import Fit, Line, LineKey, count_in, in_use_by
 from merit.core.state import State
@@ -163,11 +164,11 @@ class Lines:
         """Which version a task gets that does not care, once one was introduced. While that goes on: not one that nobody
         here has, if somebody has another."""
         rollout = self._state.rollouts[task.capability]
-        barred = [f"!={version}" for version in rollout.barred]
+        barred = [BARS + version for version in rollout.barred]
         if rollout.state is RolloutState.PROMOTED:
-            return replace(demand, versions=",".join([f">={rollout.version}", *barred]))
-        floor = [f">={rollout.floor}"] if rollout.floor else []
-        stable = replace(demand, versions=",".join([*floor, *barred, f"!={rollout.version}"]))
+            return replace(demand, versions=",".join([_from_on(rollout.version), *barred]))
+        floor = [_from_on(version) for version in rollout.floors[-1:]]
+        stable = replace(demand, versions=",".join([*floor, *barred, BARS + rollout.version]))
         if rollout.state is RolloutState.ABORTED:
             return stable
         canary = replace(demand, versions=f"=={rollout.version}")
@@ -185,7 +186,8 @@ class Lines:
         """Whether anybody who is here may do its tasks. Who is disconnected counts until he is given up: what is dealt
         must not depend on who comes back first after a restart."""
         if line.staffed is None:
-            line.staffed = any(line.fit(worker) is not None for worker in self._state.workers.values())
+            workers = self._state.workers.values()
+            line.staffed = any(line.admits(worker, line.demand) for worker in workers)
         return line.staffed
 
     def astray(self, queue: LineQueue, line: Line, now_ns: int) -> Pick | None:
@@ -208,7 +210,7 @@ class Lines:
         for line in self.of_capability(capability):
             if line.guided and self._by_key.get(line.key) is line:
                 del self._by_key[line.key]
-        self.mark(capability)
+        self._unsettle(capability)
 
     def _get(self, capability: str, demand: Demand, tenant: str, guided: bool = False) -> Line:
         plain = demand == NOTHING and not tenant
@@ -275,8 +277,8 @@ class Lines:
         weights = allocation.weights if allocation is not None and allocation.strategy == name else ()
         try:
             line.strategy = self.catalogue[name]({weight.name: weight.permille for weight in weights})
-        except ValueError:
-            # It knew these weights when they were set, and is of another version now.
+        except Exception:  # noqa: BLE001 - code of others, perhaps of another version than when this was set
+            name = DEFAULT
             line.strategy = self.catalogue[name]({})
         line.strategy_name = name
 
@@ -298,11 +300,14 @@ class Lines:
         return list(self._of_capability.get(capability, {}).values())
 
     def mark(self, capability: str) -> None:
-        """All its lines are to be looked at, since workers or settings have changed."""
-        lines = self._of_capability.get(capability, {})
-        self._ready.update(dict.fromkeys(lines))
+        """All its lines are to be looked at."""
+        self._ready.update(dict.fromkeys(self._of_capability.get(capability, ())))
+
+    def _unsettle(self, capability: str) -> None:
+        """Workers that are here, or settings, have changed: all its lines are to be looked at, and who may do what."""
         for line in self._open.get(capability, {}).values():
             line.staffed = None
+        self.mark(capability)
 
     # Who stands where
 
@@ -320,7 +325,7 @@ class Lines:
     def mark_of(self, worker: Worker) -> None:
         """All lines of what the worker offers are to be looked at."""
         for offer in worker.offers:
-            self.mark(offer.name)
+            self._unsettle(offer.name)
 
     def _staff(self, worker: Worker) -> None:
         """The worker may do tasks of a version that nobody had: those that were dealt otherwise for want of one are dealt
@@ -354,7 +359,7 @@ class Lines:
             self._special.add(capability)
         else:
             self._special.discard(capability)
-        self.mark(capability)
+        self._unsettle(capability)
 
     def seat(self, worker: Worker) -> None:
         """A worker is attached, or what it may do has changed: let it stand where it may."""
@@ -372,10 +377,9 @@ class Lines:
     def seat_again(self, worker: Worker) -> None:
         """What a worker may do has changed, whether it is attached or not."""
         self._staff(worker)
+        self.mark_of(worker)  # what waits for it may have to go elsewhere
         if worker.id in self._places:
             self.seat(worker)
-        else:
-            self.mark_of(worker)  # what waits for it may have to go elsewhere
 
     def _take_place(self, line: Line, worker: Worker) -> None:
         fit = line.fit(worker)
@@ -473,3 +477,8 @@ def _forget(index: dict[_At, dict[str, Line]], at: _At, name: str) -> None:
     del index[at][name]
     if not index[at]:
         del index[at]
+
+
+def _from_on(version: str) -> str:
+    """The range of a version and all later ones. What was built how has no place in an order."""
+    return f">={version.partition('+')[0]}"

@@ -21,6 +21,7 @@ from merit.core.desk import Desk, Seat
 from merit.core.gates import GATE_KEY
 from merit.core.governing import (
     drain_worker,
+    hear_words,
     pause_worker,
     register_worker,
     remove_worker,
@@ -53,6 +54,7 @@ from merit.model.commands import (
     DrainWorker,
     EndRollout,
     FollowUp,
+    HearWords,
     PauseQueue,
     PauseWorker,
     PlanSchedule,
@@ -218,6 +220,7 @@ _HANDLERS: Mapping[type[Command], Callable[[Desk, Any], None]] = {
     ResumeWorker: resume_worker,
     RemoveWorker: remove_worker,
     TellWorker: tell_worker,
+    HearWords: hear_words,
     SetAllocation: set_allocation,
     SetAdmission: set_admission,
     StartRollout: start_rollout,

@@ -42,10 +42,15 @@ def _shortfall_permille(desk: Desk, line: Line, worker: Worker) -> int:
     return total
 
 
-def moved(desk: Desk, task: Task) -> None:
-    """The task was put into a line, perhaps another one than that in which a worker was kept free for it."""
+def moved(desk: Desk, task: Task, line: Line) -> None:
+    """The task was put into this line, perhaps another one than that in which a worker was kept free for it: that is of
+    use no longer if the worker may not do it any more."""
     if desk.state.reserved and (kept := desk.state.reserved.get(task.id)):
-        desk.lines.refresh(desk.state.workers[kept])
+        worker = desk.state.workers[kept]
+        if line.fit(worker) is None:
+            let_go(desk, kept)
+        else:
+            desk.lines.refresh(worker)
 
 
 def let_go(desk: Desk, worker_id: str) -> None:

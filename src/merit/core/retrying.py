@@ -56,8 +56,8 @@ def _safe_to_repeat(desk: Desk, task: Task, attempt: Attempt) -> bool:
 
 
 def backoff_ns(desk: Desk, task: Task, tried: int) -> int:
-    """How long to wait before the next attempt after ``tried`` of them: doubles with each; the jitter (half to all of it) comes from the task's
-    id, so that a replay of the same commands waits just as long."""
+    """How long to wait before the next attempt after ``tried`` of them: doubles with each; the jitter (half to all of it)
+    comes from the task's id, so that a replay of the same commands waits just as long."""
     policy = task.terms.retry if task.terms is not None and task.terms.retry is not None else _USUAL
     first_ns = policy.backoff_ns or desk.limits.backoff_ns
     full = min(policy.backoff_ns_max or max(first_ns, desk.limits.backoff_ns_max), first_ns << min(tried - 1, 40))

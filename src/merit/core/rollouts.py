@@ -6,7 +6,7 @@ from merit.core.desk import Desk
 from merit.model.commands import EndRollout, StartRollout
 from merit.model.events import RolloutEnded, RolloutShared, RolloutStarted
 from merit.model.fleet import Rollout, RolloutState
-from merit.model.limits import BARRED_MAX, CAPABILITIES_MAX
+from merit.model.limits import CAPABILITIES_MAX, REMEMBERED_MAX
 from merit.model.tasks import Refusal
 
 
@@ -26,22 +26,29 @@ def start_rollout(desk: Desk, command: StartRollout) -> None:
     elif rollout is not None and running:
         reason = f"version {rollout.version} is being introduced; promote or abort that first"
         desk.refusals.append(Refusal("", "conflict", "version", reason))
+    elif command.only_running:
+        now = f"that of {rollout.version} is {rollout.state.name}" if rollout is not None else "there has been none"
+        begin = f"merit rollout start {command.capability} {command.version} --share SHARE"
+        reason = f"no rollout is running ({now}); begin one with: {begin}"
+        desk.refusals.append(Refusal("", "conflict", "version", reason))
     else:
-        floor, barred = _inherited(rollout, command.version)
+        floors, barred = _inherited(rollout, command.version)
         share = command.share_permille
-        desk.emit(RolloutStarted(command.capability, command.version, share, command.principal, floor, barred))
+        desk.emit(RolloutStarted(command.capability, command.version, share, command.principal, floors, barred))
         desk.lines.deal_anew(command.capability)
     desk.lines.consider(command.capability)
 
 
-def _inherited(before: Rollout | None, version: str) -> tuple[str, tuple[str, ...]]:
-    """What goes on to hold of the rollouts before: the version below which nothing goes, and those that get nothing."""
+def _inherited(before: Rollout | None, version: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What goes on to hold of the rollouts before: versions below which nothing goes, and those that get nothing. Of one
+    that is introduced once more nothing is left from the time before."""
     if before is None:
-        return "", ()
-    floor = before.version if before.state is RolloutState.PROMOTED else before.floor
+        return (), ()
+    promoted = (before.version,) if before.state is RolloutState.PROMOTED else ()
     aborted = (before.version,) if before.state is RolloutState.ABORTED else ()
+    floors = tuple(other for other in (*before.floors, *promoted) if other != version)
     barred = tuple(other for other in (*before.barred, *aborted) if other != version)
-    return floor, barred[-BARRED_MAX:]
+    return floors[-REMEMBERED_MAX:], barred[-REMEMBERED_MAX:]
 
 
 def end_rollout(desk: Desk, command: EndRollout) -> None:

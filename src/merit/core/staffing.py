@@ -7,6 +7,7 @@ from merit.core.allocating import rate, send
 from merit.core.attempts import fail, take_report, take_returned, take_started
 from merit.core.desk import Desk, Seat
 from merit.core.reserving import let_go
+from merit.core.state import State
 from merit.model.commands import AttachWorker, DetachWorker, TakeFrame
 from merit.model.effects import CloseWorker, SendCancel, SendDrain, SendWords
 from merit.model.events import (
@@ -17,8 +18,8 @@ from merit.model.events import (
 )
 from merit.model.frames import AttemptRef, Hello
 from merit.model.limits import CAPABILITIES_MAX, SECOND_NS
-from merit.model.tasks import AttemptState, Failure, Progress
-from merit.model.workers import Worker, WorkerState
+from merit.model.tasks import AttemptState, Failure, Progress, Refusal
+from merit.model.workers import Offer, Worker, WorkerState
 
 WORKER_KEY = "worker/"
 """Prefix of the timer keys of workers; a task's key is its id, which cannot look like this."""
@@ -33,15 +34,10 @@ def attach_worker(desk: Desk, command: AttachWorker) -> None:
         reason = f"this cell has {desk.limits.workers_max:,} workers, its bound; stop some or raise workers_max"
         desk.effects.append(CloseWorker(hello.worker, hello.boot, hello.session, reason))
         return
-    fresh = sum(1 for offer in hello.offers if offer.name not in state.offers)
-    if len(state.offers) + fresh > CAPABILITIES_MAX:
-        reason = f"this cell knows {len(state.offers):,} capabilities, and {CAPABILITIES_MAX:,} is its bound"
-        desk.effects.append(CloseWorker(hello.worker, hello.boot, hello.session, reason))
-        return
-    profile = state.profiles.get(hello.worker)
-    if profile is not None and profile.removed:
-        reason = f"worker {hello.worker} was removed: {profile.reason}; let it join again with: merit worker resume"
-        desk.effects.append(CloseWorker(hello.worker, hello.boot, hello.session, reason, permanent=True))
+    refusal = turned_away(state, hello.worker, hello.offers)
+    if refusal is not None:
+        permanent = refusal.code == "conflict"
+        desk.effects.append(CloseWorker(hello.worker, hello.boot, hello.session, refusal.reason, permanent))
         return
     resumed = worker is not None and worker.boot == hello.boot
     if resumed and seat is not None and hello.session <= seat.session:
@@ -67,6 +63,19 @@ def attach_worker(desk: Desk, command: AttachWorker) -> None:
     if drains:
         # It may not have heard so on the stream before.
         desk.effects.append(SendDrain(hello.worker))
+
+
+def turned_away(state: State, worker_id: str, offers: tuple[Offer, ...]) -> Refusal | None:
+    """Why a worker may not come with these offers, or None; ``conflict``: however often it tries."""
+    profile = state.profiles.get(worker_id)
+    if profile is not None and profile.removed:
+        reason = f"worker {worker_id} was removed: {profile.reason}; let it join again with: merit worker resume"
+        return Refusal("", "conflict", "worker_id", reason)
+    fresh = sum(1 for offer in offers if offer.name not in state.offers)
+    if len(state.offers) + fresh > CAPABILITIES_MAX:
+        reason = f"this cell knows {len(state.offers):,} capabilities, and {CAPABILITIES_MAX:,} is its bound"
+        return Refusal("", "exhausted", "capabilities", reason)
+    return None
 
 
 def _same(worker: Worker, hello: Hello) -> bool:
@@ -106,6 +115,8 @@ def _join(desk: Desk, command: AttachWorker, worker: Worker | None) -> None:
     welcome(desk, state.workers[hello.worker])
     if joins_as is WorkerState.PROBATION:
         probe(desk, state.workers[hello.worker])
+    else:
+        cancel_probes(desk, hello.worker)
 
 
 def welcome(desk: Desk, worker: Worker) -> None:
@@ -155,7 +166,7 @@ def take_frame(desk: Desk, command: TakeFrame) -> None:
     if command.draining and worker.state is not WorkerState.DRAINING:
         let_go(desk, worker.id)
         desk.emit(WorkerDraining(worker.id))
-        desk.lines.seat(worker)
+        desk.lines.seat_again(worker)
     rate(desk, worker.id)
 
 

@@ -40,7 +40,13 @@ _BY_STATE = {
 
 
 def standing(
-    worker: Worker | None, profile: Profile | None, seat: Seat | None, now_ns: int, heard_ns: int, beat_ns: int
+    worker: Worker | None,
+    profile: Profile | None,
+    seat: Seat | None,
+    now_ns: int,
+    heard_ns: int,
+    beat_ns: int,
+    stale_ns: int,
 ) -> Standing:
     """Where a worker is in its life.
 
@@ -51,11 +57,13 @@ def standing(
         now_ns: Unix time.
         heard_ns: from when on this process could hear it: the end of a grace, or of its own sleep.
         beat_ns: how often a worker has to say something.
+        stale_ns: for how long it may say nothing until it is lost, and a newcomer until it has come.
     """
     if profile is not None and profile.removed:
         return Standing.DEACTIVATED
     if worker is None:
-        return Standing.JOINING if profile is not None and _is_new(profile) else Standing.GONE
+        comes = profile is not None and _is_new(profile) and now_ns <= max(profile.first_ns, heard_ns) + stale_ns
+        return Standing.JOINING if comes else Standing.GONE
     if seat is None or not seat.attached or now_ns > max(seat.seen_ns, heard_ns) + BEATS_MISSED * beat_ns:
         return Standing.SUSPECT
     if worker.state is not WorkerState.ACTIVE:

@@ -87,10 +87,10 @@ class State(Struct):
     """By capability."""
     homes: dict[tuple[str, str, str], str] = field(default_factory=dict)
     """By tenant, stateful capability and key, oldest first: the worker that has its tasks."""
-    reserved: dict[str, str] = field(default_factory=dict)
-    """By task that waits: the worker that is kept free for it. Follows from the workers."""
     homes_of: dict[str, dict[tuple[str, str, str], None]] = field(default_factory=dict)
     """The same by worker; follows from ``homes``."""
+    reserved: dict[str, str] = field(default_factory=dict)
+    """By task that waits: the worker that is kept free for it. Follows from the workers."""
 
     def needed(self, task: Task) -> list[Task]:
         """Of what ``task`` needs, what is kept here. A task that came under such an id later than ``task`` itself is

@@ -101,10 +101,10 @@ def _nobody(line: Line, able: list[Worker]) -> str:
     if all(worker.state is WorkerState.DRAINING for worker in able):
         return f"every worker that offers {capability} is draining"
     probing = line.tenant == PROBE_TENANT
-    said = [
-        f"{worker.id} {next(reasons_against(worker, capability, line.demand, line.tenant, probing=probing))}"
-        for worker in able[:_NAMED_MAX]
-    ]
+    said: list[str] = []
+    for worker in able[:_NAMED_MAX]:
+        reasons = reasons_against(worker, capability, line.demand, line.tenant, probing=probing)
+        said.append(f"{worker.id} {next(reasons, 'was not looked at yet')}")
     more = f" and {len(able) - _NAMED_MAX} more" if len(able) > _NAMED_MAX else ""
     return f"no connected worker may do it: {'; '.join(said)}{more}"
 

@@ -10,6 +10,7 @@ from msgspec import Struct, field
 
 from merit.allocation.catalogue import DEFAULT
 from merit.gateway.portions import portions
+from merit.gateway.worker_view import TURN_WORKERS
 from merit.model.fleet import Allocation, Rollout, Tally
 from merit.model.workers import Worker, WorkerState
 from merit.ports.cell import Cell
@@ -37,7 +38,7 @@ async def count_staff(cell: Cell, names: AbstractSet[str]) -> Staffing:
     """Count for these capabilities."""
     found = Staffing({name: Counter() for name in names})
     desk = cell.desk
-    async for portion in portions(desk.state.workers.values() if names else ()):
+    async for portion in portions(desk.state.workers.values() if names else (), TURN_WORKERS):
         for worker in portion:
             seat = desk.seats.get(worker.id)
             gives = worker.state is WorkerState.ACTIVE and seat is not None and seat.attached

@@ -254,8 +254,8 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
             check_rollout(request)
         except BadField as refused:
             await refuse(context, refused)
-        order = StartRollout(tenant, LOCAL_PRINCIPAL, request.capability, request.version, request.share_permille)
-        await obey(self._cell, context, order)
+        what = (request.capability, request.version, request.share_permille, request.only_running)
+        await obey(self._cell, context, StartRollout(tenant, LOCAL_PRINCIPAL, *what))
         return fleet_pb2.StartRolloutResponse()
 
     async def EndRollout(  # noqa: N802  (the contract's name)

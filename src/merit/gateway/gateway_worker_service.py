@@ -7,9 +7,11 @@ begin with ``unary/``. So the same id is the same task, also after a restart.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from heapq import nsmallest
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
@@ -23,11 +25,15 @@ from merit.gateway.door import Door
 from merit.gateway.fields import BadField, check_text
 from merit.gateway.identity import tenant_of
 from merit.gateway.json_check import BadJson, check_json
+from merit.gateway.portions import portions
+from merit.gateway.terms_check import check_labels
 from merit.gateway.unary.client import InnerClient, NotTaken
+from merit.gateway.worker_view import TURN_WORKERS
 from merit.model.commands import CancelTasks
 from merit.model.frames import Settled
 from merit.model.ids import make_id
 from merit.model.limits import (
+    LABELS_MAX,
     MESSAGE_BYTES_MAX,
     NAME_LENGTH_MAX,
     PAYLOAD_INLINE_BYTES_MAX,
@@ -57,7 +63,13 @@ FindKeys = Callable[[list[tuple[str, str]]], Awaitable[dict[tuple[str, str], Key
 
 NAMESPACE: Final = "unary/"
 _TASK_ID_LENGTH_MAX: Final = NAME_LENGTH_MAX - len(NAMESPACE)
+_METADATA_MAX: Final = 1_000
+"""Of more, only so many are looked at for labels."""
 _OUTPUT_BYTES_MAX: Final = MESSAGE_BYTES_MAX - 64 * 1024
+_TOOL_FRAME_BYTES: Final = 8
+"""What a capability takes in a message beside itself, at most."""
+_TURN_OFFERS: Final = 50
+"""Capabilities that are described in one turn of the loop: their schemas are read for it."""
 _STATUS: Final[Mapping[TaskState, unary.TaskStatus.ValueType]] = {
     TaskState.COMPLETED: unary.TASK_STATUS_COMPLETED,
     TaskState.DEAD: unary.TASK_STATUS_FAILED,
@@ -135,17 +147,26 @@ class GatewayWorkerService(worker_abstraction_pb2_grpc.WorkerServiceServicer):
     async def GetWorkerInfo(  # noqa: N802  (the contract's name)
         self, request: Empty, context: Context
     ) -> unary.WorkerInfo:
-        """The gateway, and the capabilities that some worker behind it has now."""
+        """The gateway, and the capabilities that some worker behind it has now, as far as one message holds them."""
         del request, context
         state = self._cell.state
-        names = dict.fromkeys(offer.name for worker in state.workers.values() for offer in worker.offers)
+        names: dict[str, None] = {}
+        async for workers in portions(state.workers.values(), TURN_WORKERS):
+            names.update(dict.fromkeys(offer.name for worker in workers for offer in worker.offers))
         info = unary.WorkerInfo(
             worker_id=self.worker_id,
             name="Merit",
             version=_version(),
             address=self._address(),
-            capabilities=[describe(state.offers[name]) for name in names if name in state.offers],
         )
+        size_bytes = 0
+        async for some in portions(names, _TURN_OFFERS):
+            for offer in filter(None, map(state.offers.get, some)):
+                tool = describe(offer)
+                size_bytes += tool.ByteSize() + _TOOL_FRAME_BYTES
+                if size_bytes > _OUTPUT_BYTES_MAX:
+                    break  # what is left out can be had all the same
+                info.capabilities.append(tool)
         info.last_heartbeat.FromNanoseconds(time.time_ns())
         return info
 
@@ -181,7 +202,6 @@ class GatewayWorkerService(worker_abstraction_pb2_grpc.WorkerServiceServicer):
         blob = ""
         if len(parameters) > PAYLOAD_INLINE_BYTES_MAX:
             blob = await asyncio.to_thread(self._blobs.put, DEFAULT_TENANT, parameters)
-        labels = tuple(sorted((name, value) for name, value in task.metadata.items() if name != TENANT_KEY))
         return TaskSpec(
             make_id(time.time_ns(), os.urandom(10)),
             task.capability_name,
@@ -191,7 +211,7 @@ class GatewayWorkerService(worker_abstraction_pb2_grpc.WorkerServiceServicer):
             timeout_ns=max(TIMEOUT_NS_DEFAULT, run_timeout_ns),
             terms=Terms(
                 idempotency_key=f"{NAMESPACE}{task.task_id}",
-                labels=labels,
+                labels=_labels(task.metadata),
                 demand=Demand(worker=worker) if worker else None,
             ),
         )
@@ -253,6 +273,17 @@ class GatewayWorkerService(worker_abstraction_pb2_grpc.WorkerServiceServicer):
         if task is not None and task.ended_ns:
             result.completed_at.FromNanoseconds(task.ended_ns)
         return result
+
+
+def _labels(metadata: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """What of it can be a label. Orchestrators say there what they like, and are to work unchanged."""
+    labels: list[tuple[str, str]] = []
+    for label in nsmallest(_METADATA_MAX, metadata.items()):
+        if label[0] != TENANT_KEY and len(labels) < LABELS_MAX:
+            with contextlib.suppress(BadField):
+                check_labels("task.metadata", (label,))
+                labels.append(label)
+    return tuple(labels)
 
 
 def _parameters(task: unary.Task) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 
@@ -14,9 +15,10 @@ from merit.gateway.fields import BadField, check_text
 from merit.gateway.portions import portions
 from merit.gateway.unary.registration import hello_of, read_info, read_tags
 from merit.gateway.unary.roster import UnaryWorkers
-from merit.model.commands import DrainWorker, RegisterWorker
+from merit.model.addresses import split_address
+from merit.model.commands import DrainWorker, HearWords, RegisterWorker
 from merit.model.frames import WorkerFrame
-from merit.model.limits import NAME_LENGTH_MAX
+from merit.model.limits import NAME_LENGTH_MAX, PAYLOAD_INLINE_BYTES_MAX
 from merit.model.tenancy import DEFAULT_TENANT, LOCAL_PRINCIPAL
 from merit.model.workers import Profile, Registration, Worker, WorkerState
 from merit.ports.cell import Cell
@@ -51,10 +53,14 @@ class RegistryService(worker_abstraction_pb2_grpc.RegistryServiceServicer):
         """Take a worker in, or what it says anew of itself. Durable when it answers; ``message`` is its id then, and
         otherwise what is wrong."""
         try:
-            worker, registration = read_info(request.worker_info)
-            self._check(worker, registration)
+            if request.ByteSize() > PAYLOAD_INLINE_BYTES_MAX:
+                worker, registration = await asyncio.to_thread(self._read, request.worker_info)
+            else:
+                worker, registration = self._read(request.worker_info)
+            self._check_contract(worker)
         except BadField as refused:
             return unary.RegisterWorkerResponse(message=str(refused))
+        await self._hear(worker, context)
         if read_tags(registration.tags).draining:
             return await self._drain(worker, context)
         command = RegisterWorker(DEFAULT_TENANT, LOCAL_PRINCIPAL, worker, registration)
@@ -74,32 +80,44 @@ class RegistryService(worker_abstraction_pb2_grpc.RegistryServiceServicer):
             return unary.RegisterWorkerResponse(
                 message=f"worker_info.tags: {worker} is draining before it has registered"
             )
-        # That it is not here, or drains already, is as it should be.
-        await carry_out(self._cell, context, DrainWorker(DEFAULT_TENANT, LOCAL_PRINCIPAL, worker))
+        if await carry_out(self._cell, context, DrainWorker(DEFAULT_TENANT, LOCAL_PRINCIPAL, worker)):
+            # It drains already, or is not here: then it must not come after this.
+            self._workers.drain(worker)
         return unary.RegisterWorkerResponse(success=True, message=worker)
 
-    def _check(self, worker: str, registration: Registration) -> None:
-        state = self._cell.state
-        profile = state.profiles.get(worker)
-        if worker in state.workers and (profile is None or profile.registration is None):
-            reason = f"{worker} is here already, by the session contract; choose another id"
-            raise BadField("worker_info.worker_id", reason)
+    def _read(self, info: unary.WorkerInfo) -> tuple[str, Registration]:
+        """The worker's id and its registration, checked by themselves. Also called in a thread: what is large takes its time.
+        Raises ``BadField``."""
+        worker, registration = read_info(info)
+        if split_address(registration.address)[1] == split_address(self._address())[1]:
+            # Whoever copies a registry into another one would have it dial itself, and make tasks of tasks.
+            reason = f"{registration.address} is this control plane itself; announce the worker's own"
+            raise BadField("worker_info.address", reason)
         try:
             self._door.worker_frame(WorkerFrame(hello=hello_of(worker, registration)))
         except ProtocolViolation as violation:
             field, _, reason = str(violation).partition(": ")
             raise BadField(field.replace("hello.", "worker_info.", 1), reason) from None
+        return worker, registration
+
+    def _check_contract(self, worker: str) -> None:
+        profile = self._cell.state.profiles.get(worker)
+        if worker in self._cell.state.workers and (profile is None or profile.registration is None):
+            reason = f"{worker} is here already, by the session contract; choose another id"
+            raise BadField("worker_info.worker_id", reason)
+
+    async def _hear(self, worker: str, context: Context) -> None:
+        """A worker says something: what it was told before need not be kept for it any more."""
+        words = self._workers.heard(worker)
+        if words:
+            await carry_out(self._cell, context, HearWords(DEFAULT_TENANT, LOCAL_PRINCIPAL, worker, words))
 
     async def WorkerHeartbeat(  # noqa: N802  (the contract's name)
         self, request: unary.HeartbeatRequest, context: Context
     ) -> unary.HeartbeatResponse:
         """A worker lives. Only of an id that has never registered this is no success, so that it does."""
-        del context
-        commands = self._workers.heartbeat(request.worker_id)
-        if commands is None:
-            message = f"worker_id: {request.worker_id[:NAME_LENGTH_MAX]!r} has not registered; register first"
-            return unary.HeartbeatResponse(message=message)
-        return unary.HeartbeatResponse(success=True, commands=commands)
+        await self._hear(request.worker_id, context)
+        return self._workers.heartbeat(request.worker_id)
 
     async def GetAvailableWorkers(  # noqa: N802  (the contract's name)
         self, request: Empty, context: Context

@@ -38,6 +38,7 @@ def standing_of(desk: Desk, worker_id: str) -> Standing:
         time.time_ns(),
         heard_ns,
         desk.limits.beat_ns,
+        desk.limits.stale_ns,
     )
 
 

@@ -36,7 +36,7 @@ class WorkerWatches:
         end = self._cell.watch_workers(watch.moved)
         self.count += 1
         try:
-            async for message in watch.news(sorted(known_workers(self._cell.desk))):
+            async for message in watch.news(known_workers(self._cell.desk)):
                 yield message
             yield fleet_pb2.FleetChanges(complete=True)
             while True:

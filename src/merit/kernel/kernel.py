@@ -108,7 +108,10 @@ class Kernel:
         self.offer(StartLeadership(DEFAULT_TENANT, _SYSTEM, self.epoch, holder))
         if quarantine.tasks:
             reason = "it stopped the cell; see the quarantine file beside the journal"
-            self.offer(CancelTasks(DEFAULT_TENANT, _SYSTEM, list(quarantine.tasks), reason))
+            tasks = machine.state.tasks
+            for name in quarantine.tasks:
+                if name in tasks:
+                    self.offer(CancelTasks(tasks[name].tenant, _SYSTEM, [name], reason))
 
     @property
     def watchers(self) -> Watchers:

@@ -79,17 +79,19 @@ class Introduced(Struct):
     """The one before it: what was promoted or aborted stays so."""
 
     def lets(self, version: str) -> bool:
-        """Whether a task that does not care may get a version: the last word on it counts, and nothing is older than what
+        """Whether a task that does not care may get a version: the last word on each counts, and nothing is older than what
         was promoted last."""
         one: Introduced | None = self
         promoted = False
+        seen: set[str] = set()
         while one is not None:
             if version == one.version:
                 return one.state is not RolloutState.ABORTED
-            if one.state is RolloutState.PROMOTED and not promoted:
+            if one.state is RolloutState.PROMOTED and not promoted and one.version not in seen:
                 promoted = True
                 if _numbers(version) < _numbers(one.version):
                     return False
+            seen.add(one.version)
             one = one.before
         return True
 

@@ -176,10 +176,18 @@ class RemoveWorker(Command, frozen=True):
 
 
 class TellWorker(Command, frozen=True):
-    """Have a worker told one of ``WORDS``: RESET, RETRAIN, UPDATE_CONFIG, STOP."""
+    """Have a worker told a word such as RESET, RETRAIN, UPDATE_CONFIG or STOP; which there are is the door's business."""
 
     worker: str
     word: str
+
+
+class HearWords(Command, frozen=True):
+    """A worker that has no session to acknowledge them in has heard these, the first that were kept for it. Of no effect
+    when they are not the first any more."""
+
+    worker: str
+    words: tuple[str, ...]
 
 
 class SetAllocation(Command, frozen=True):
@@ -195,11 +203,15 @@ class SetAdmission(Command, frozen=True):
 
 
 class StartRollout(Command, frozen=True):
-    """Give a version of a capability a share of the tasks; of one that is being introduced: another share."""
+    """Give a version of a capability a share of the tasks; of one that is being introduced: another share.
+
+    ``only_running``: nothing but that. A rollout that has ended, perhaps just now, does not begin again.
+    """
 
     capability: str
     version: str
     share_permille: int
+    only_running: bool = False
 
 
 class EndRollout(Command, frozen=True):

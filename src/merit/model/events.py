@@ -253,7 +253,7 @@ class RolloutStarted(Event, frozen=True):
     version: str
     share_permille: int
     principal: str
-    floor: str = ""
+    floors: tuple[str, ...] = ()
     """What of earlier rollouts goes on to hold: see ``Rollout``."""
     barred: tuple[str, ...] = ()
 

@@ -73,8 +73,8 @@ class Rollout(Struct, array_like=True, gc=False):
     """Of attempts by workers with the version, since it began."""
     stable: Tally
     """Of those by all others."""
-    floor: str = ""
-    """The version that was promoted before: nothing older gets anything. Empty: none was."""
+    floors: tuple[str, ...] = ()
+    """Versions that were promoted before, oldest first: nothing older than the last one gets anything."""
     barred: tuple[str, ...] = ()
     """Versions that were aborted before: they get nothing either."""
 

@@ -1,7 +1,7 @@
 """Every bound of the system that is not one caller's own setting, each in this one place.
 
-A bound that the fold of the journal depends on (``finals_max``, ``finals_bytes_max``) is written into the journal
-with each leadership, so that a replay under other settings gives the state that was.
+A bound that the fold of the journal depends on (``LeadershipStarted`` has them all) is written into the journal with each
+leadership, so that a replay under other settings gives the state that was.
 """
 
 from __future__ import annotations
@@ -64,8 +64,9 @@ WORKER_TENANTS_MAX = 256
 """Whose tasks a worker takes, if not everybody's."""
 PREFERS_MAX = 16
 PROBES_MAX = 20
-BARRED_MAX = 8
-"""Aborted versions of a capability that are remembered beside the rollout that there is."""
+REMEMBERED_MAX = 8
+"""Versions of a capability that were promoted before, and as many that were aborted, that are gone by beside the rollout
+that there is."""
 WORDS_MAX = 16
 """Commands that wait for one worker to be told."""
 

@@ -216,12 +216,14 @@ class FleetOperations:
 
     # Rollouts
 
-    async def start_rollout(self, capability: str, version: str, share: float) -> None:
-        """Give a version of a capability a share (0..1) of the tasks; of one that is being introduced, another share."""
+    async def start_rollout(self, capability: str, version: str, share: float, *, only_running: bool = False) -> None:
+        """Give a version of a capability a share (0..1) of the tasks; of one that is being introduced, another share.
+        `only_running`: only the latter; refused when its rollout has ended."""
         request = fleet_pb2.StartRolloutRequest(
             capability=_text("capability", capability),
             version=_text("version", version),
             share_permille=_permille("share", share),
+            only_running=only_running,
         )
         await self._asker.order(lambda channel: fleet_pb2_grpc.FleetStub(channel).StartRollout(request))
 

@@ -126,10 +126,12 @@ class HttpAgent:
             keeper.add_done_callback(_keepers.discard)
         async with line.room:
             if self._settings.requests_per_s is not None:
-                now_s = time.monotonic()
-                at_s = max(now_s, line.next_s)
-                line.next_s = at_s + 1 / self._settings.requests_per_s
-                await asyncio.sleep(at_s - now_s)
+                async with line.pace:
+                    now_s = time.monotonic()
+                    at_s = max(now_s, line.next_s)
+                    await asyncio.sleep(at_s - now_s)
+                    # Not before: who gives up waiting has taken no turn.
+                    line.next_s = at_s + 1 / self._settings.requests_per_s
             yield line.client
 
     async def _keep(self, loop: asyncio.AbstractEventLoop, line: _Line) -> None:
@@ -165,6 +167,7 @@ class _Line:
 
     client: httpx2.AsyncClient
     room: asyncio.Semaphore
+    pace: asyncio.Lock = field(default_factory=asyncio.Lock)
     next_s: float = 0.0
 
 

@@ -73,9 +73,10 @@ class BlockingFleetOperations:
         """Say what a worker that comes has to do right before it is given tasks of a capability."""
         self._do(self._fleet.set_admission(capability, probes))
 
-    def start_rollout(self, capability: str, version: str, share: float) -> None:
-        """Give a version of a capability a share (0..1) of the tasks, or another share than before."""
-        self._do(self._fleet.start_rollout(capability, version, share))
+    def start_rollout(self, capability: str, version: str, share: float, *, only_running: bool = False) -> None:
+        """Give a version of a capability a share (0..1) of the tasks, or another share than before. `only_running`:
+        only the latter; refused when its rollout has ended."""
+        self._do(self._fleet.start_rollout(capability, version, share, only_running=only_running))
 
     def end_rollout(self, capability: str, *, promote: bool) -> None:
         """Give the version everything, or nothing."""

@@ -211,12 +211,12 @@ def _parameters(task: unary.Task) -> bytes:
         field = f"parameters.{parameter.key[:NAME_LENGTH_MAX]}"
         if parameter.key in members:
             raise UnaryRefused(f"{field}: stands twice")
+        if too_deep(data):  # before it is decoded, which raises RecursionError for some
+            raise UnaryRefused(f"{field}: value_json is nested deeper than {JSON_DEPTH_MAX} levels")
         try:
             msgspec.json.decode(data)
         except msgspec.DecodeError as error:
             raise UnaryRefused(f"{field}: value_json is not valid JSON: {error}") from None
-        if too_deep(data):
-            raise UnaryRefused(f"{field}: value_json is nested deeper than {JSON_DEPTH_MAX} levels")
         members[parameter.key] = msgspec.Raw(data)
     return msgspec.json.encode(members)
 

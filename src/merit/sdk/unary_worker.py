@@ -293,8 +293,8 @@ class UnaryWorker(worker_abstraction_pb2_grpc.WorkerServiceServicer):
                     return
                 log.info("registered with %s: %s", self.registry, answer.message or self.name)
                 self._known = True
-            if self._drained.is_set() and not self._told.is_set():
-                # So that nobody gives it anything any more; to a registry that does not know the tag it is a tag.
+            if self._drained.is_set() and (new or not self._told.is_set()):
+                # So that nobody gives it anything any more, after a registration anew neither; to a registry that does not know the tag it is a tag.
                 await self._register(registry, f"{DRAINING_TAG}=true")
                 self._told.set()
             load = unary.HeartbeatRequest(worker_id=self.name, current_load=self._tasks.held)

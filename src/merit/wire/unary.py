@@ -57,6 +57,8 @@ _SCHEMA_TYPE: Final[Mapping[str, str]] = {
 """Of a parameter's type: that of JSON Schema. What is not here may be anything."""
 _TOOL_TYPE: Final[Mapping[str, str]] = {"integer": "int"}
 """And back, where they differ."""
+_TOLD_TYPE: Final = "x-merit-type"
+"""Keyword of a property in a schema: the type of the parameter as its worker has told it, where that says more."""
 _ANYTHING: Final = "any"
 """Type of a parameter of which nothing better can be said in this contract."""
 
@@ -92,7 +94,7 @@ def _property(parameter: unary.ToolParameter) -> dict[str, Any]:
     if kind is not None:
         made["type"] = kind
     if parameter.type != _tool_type(kind):
-        made["$comment"] = parameter.type  # so that others are told what it has said
+        made[_TOLD_TYPE] = parameter.type  # so that others are told what it has said
     if parameter.description:
         made["description"] = parameter.description
     return made
@@ -111,10 +113,10 @@ def describe(offer: Offer) -> unary.ToolCapability:
     required = schema.get("required")
     for name, described in schema["properties"].items():
         about = described if isinstance(described, dict) else {}
-        kind, comment, description = (about.get(key) for key in ("type", "$comment", "description"))
+        kind, told, description = (about.get(key) for key in ("type", _TOLD_TYPE, "description"))
         tool.parameters.add(
             name=name,
-            type=comment if isinstance(comment, str) else _tool_type(kind),
+            type=told if isinstance(told, str) else _tool_type(kind),
             description=description if isinstance(description, str) else "",
             required=isinstance(required, list) and name in required,
         )

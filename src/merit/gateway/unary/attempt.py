@@ -95,7 +95,9 @@ class UnaryAttempt:
     ) -> None:
         self._worker = worker
         self._statuses = statuses
-        self._ref = ref
+        self.ref = ref
+        self.away = False
+        """The worker was not to be reached: found by this process, whatever the worker says of others."""
         self._contents = contents
         self._began: Callable[[], object] | None = began
         self._lives = lives
@@ -120,6 +122,7 @@ class UnaryAttempt:
         except grpc.aio.AioRpcError as error:
             code = error.code()
             if code in _AWAY:
+                self.away = True
                 return self._failed(UNREACHABLE, f"the worker did not say whether it takes the task: {brief(error)}")
             if code in _MAY_HAVE_BEGUN:
                 return self._failed("failed", f"ExecuteTask ended with {brief(error)}")
@@ -155,6 +158,7 @@ class UnaryAttempt:
             elif isinstance(error, grpc.aio.AioRpcError) and error.code() in _AWAY:
                 away_since_s = away_since_s or time.monotonic()
                 if time.monotonic() - away_since_s > AWAY_S:
+                    self.away = True
                     return self._failed(UNREACHABLE, f"the worker is away: {brief(error)}")
             else:
                 errors += 1
@@ -243,8 +247,8 @@ class UnaryAttempt:
             except OSError as error:
                 return self._failed("blob", f"the result could not be stored: {error}")
             return Report(
-                self._ref.task,
-                self._ref.number,
+                self.ref.task,
+                self.ref.number,
                 ReportStatus.COMPLETED,
                 b"" if blob else data,
                 blob,
@@ -285,7 +289,7 @@ class UnaryAttempt:
             kind, message[:FAILURE_MESSAGE_LENGTH_MAX], detail[:FAILURE_DETAIL_LENGTH_MAX], permanent=permanent
         )
         wall_ns = time.monotonic_ns() - self._since_ns
-        return Report(self._ref.task, self._ref.number, status, failure=failure, wall_ns=wall_ns)
+        return Report(self.ref.task, self.ref.number, status, failure=failure, wall_ns=wall_ns)
 
 
 def wire_id(ref: AttemptRef) -> str:

@@ -21,7 +21,7 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from merit.gateway.door import Door
-from merit.gateway.unary.attempt import CANCEL_S, UNREACHABLE, Statuses, UnaryAttempt, brief, calling, wire_id
+from merit.gateway.unary.attempt import CANCEL_S, Statuses, UnaryAttempt, brief, calling, wire_id
 from merit.gateway.unary.contents import Contents
 from merit.gateway.unary.registration import read_tags
 from merit.model.frames import Assignment, AttemptRef, CellFrame, Report, ReportStatus, WorkerFrame
@@ -49,6 +49,9 @@ SILENT_S: Final = (1.0, 60.0)
 cost an attempt. Twice as long each time, the first time and at most; not when it registers again."""
 RECONNECT_S: Final = 1.0
 """Before the cell, which has ended the session, is asked for another one."""
+
+_AHEAD_S: Final = 0.05
+"""CancelTask goes out so long before the streams are closed: an agent that hears it knows why they are."""
 
 _STREAM_TASK_STATUS: Final = "/worker_abstraction.WorkerService/StreamTaskStatus"
 _OPTIONS: Final = (
@@ -79,6 +82,14 @@ class UnaryEnd(WorkerEnd):
     def take_up(self, ref: AttemptRef, *, begun: bool) -> None:
         """The worker has this from before the control plane was started."""
         self._held[ref.task, ref.number] = begun
+
+
+class DialledEnd(CellEnd):
+    """The cell's end of such a session. What operators have a worker told is not said on it: a driver may end with its
+    process, and so has nothing that only the worker can acknowledge. The registry tells it, in answers to heartbeats."""
+
+    def tell(self, words: Iterable[str]) -> None:
+        """Nothing: see the class."""
 
 
 class UnaryDriver:
@@ -147,7 +158,6 @@ class UnaryDriver:
         """As far as is known, the worker has CancelTask."""
         self._may_begin = asyncio.Event()
         self._may_begin.set()
-        self._words: list[str] = []
         self._last_sent_s = 0.0
         self._connect_at_s = 0.0
         self._loop = asyncio.get_running_loop()
@@ -166,7 +176,7 @@ class UnaryDriver:
         """Open a session with the cell, unless there is one, it has to wait, or somebody else has this id."""
         if self._cell_end is not None or self.left or time.monotonic() < self._connect_at_s or self._taken():
             return
-        self._cell_end = CellEnd()
+        self._cell_end = DialledEnd()
         self._cell.open_worker(self._cell_end, self)
         self._end.connect()
         self._pump()
@@ -228,19 +238,24 @@ class UnaryDriver:
         """It is being told to go on."""
         self._may_begin.set()
 
-    def words(self) -> list[str]:
-        """Commands that it has to be told now."""
-        words, self._words = self._words, []
-        return words
+    def drain(self) -> None:
+        """It is about to end: it finishes what it has, and gets nothing more."""
+        self._end.drain()
+        self._pump()
 
-    async def close(self) -> None:
-        """Abandon what it holds, and let go of it."""
+    async def close(self, *, abandons: bool) -> None:
+        """Let go of it. ``abandons``: what it has is lost, and it is told so if it has CancelTask; otherwise that goes on
+        there."""
         self.disconnect()
+        telling: list[asyncio.Task[None]] = []
+        if abandons and self._cancels and self._attempts:
+            telling = [self._loop.create_task(self._cancel_there(AttemptRef(*key))) for key in self._attempts]
+            await asyncio.sleep(_AHEAD_S)
         tasks = [*self._attempts.values(), *self._calls]
         for task in tasks:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        if tasks or telling:
+            await asyncio.wait([*tasks, *telling])
         await self._channel.close()
 
     # The session: a stream as the cell sees it
@@ -251,8 +266,8 @@ class UnaryDriver:
         self._wake()
 
     def end(self) -> None:
-        """The cell has stopped."""
-        self.left = True
+        """The cell has stopped: there is no session to be had any more. The worker has not left."""
+        self._connect_at_s = math.inf
         self._loop.call_soon(self.disconnect)
 
     def _wake(self) -> None:
@@ -271,7 +286,6 @@ class UnaryDriver:
                     self._later()
                     return
                 assignments, cancels = self._end.take(frame)
-                self._words += self._end.words()
                 for assignment in assignments:
                     self._begin(assignment)
                 for ref in cancels:
@@ -329,7 +343,10 @@ class UnaryDriver:
             except (ValueError, BlobError) as error:
                 failure = Failure("blob", f"its parameters could not be put together: {error}")
                 return Report(item.task, item.number, ReportStatus.FAILED, failure=failure)
-            return await made.execute(task) or await made.watch()
+            report = await made.execute(task)
+            if report is not None and report.status is ReportStatus.FAILED and self._cancels:
+                self._call(self._cancel_there(made.ref))  # it may have begun all the same
+            return report or await made.watch()
 
         if self._end.open:
             self._run(AttemptRef(item.task, item.number), attempt)
@@ -347,7 +364,7 @@ class UnaryDriver:
                 log.error("unary worker %s: attempt %s: %s", self.worker, wire_id(ref), brief(error))
                 failure = Failure("contract", f"what the worker said cannot be understood: {brief(error)}")
                 report = Report(ref.task, ref.number, ReportStatus.FAILED, failure=failure)
-            self._ended(ref, report)
+            self._ended(ref, report, away=made.away)
 
         task = self._attempts[ref.task, ref.number] = self._loop.create_task(attempt())
         task.add_done_callback(lambda _: self._attempts.pop((ref.task, ref.number), None))
@@ -362,13 +379,13 @@ class UnaryDriver:
             self._living.append(ref)
             self._gather(self)
 
-    def _ended(self, ref: AttemptRef, report: Report | None) -> None:
-        """``report``: None when the attempt is known not to have begun."""
+    def _ended(self, ref: AttemptRef, report: Report | None, *, away: bool) -> None:
+        """``report``: None when the attempt is known not to have begun. ``away``: the worker was not to be reached."""
         if report is None:
             self._end.handed_back(ref.task, ref.number)
         else:
             self._end.ended(report)
-        if report is None or (report.failure is not None and report.failure.kind == UNREACHABLE):
+        if report is None or away:
             self._end.open = False
             if not self._asking:
                 self._silences += 1
@@ -382,12 +399,14 @@ class UnaryDriver:
         task = self._attempts.get((ref.task, ref.number))
         if task is None:
             return
-        task.cancel()
+        if self._cancels:
+            self._call(self._cancel_there(ref))
+            self._loop.call_later(_AHEAD_S, task.cancel)
+        else:
+            task.cancel()
         self._end.ended(
             Report(ref.task, ref.number, ReportStatus.CANCELED, failure=Failure("canceled", "canceled", permanent=True))
         )
-        if self._cancels:
-            self._call(self._cancel_there(ref))
 
     async def _cancel_there(self, ref: AttemptRef) -> None:
         try:

@@ -13,11 +13,12 @@ from merit.gateway.door import Door
 from merit.gateway.fields import BadField
 from merit.gateway.unary.contents import Contents
 from merit.gateway.unary.driver import UnaryDriver
-from merit.model.limits import SECOND_NS, UNARY_WORKERS_MAX, UNARY_WORKERS_PER_ADDRESS_MAX
-from merit.model.workers import Profile, Registration
+from merit.model.limits import NAME_LENGTH_MAX, SECOND_NS, UNARY_WORKERS_MAX, UNARY_WORKERS_PER_ADDRESS_MAX
+from merit.model.workers import Profile, Registration, WorkerState
 from merit.ports.blobs import Blobs
 from merit.ports.cell import Cell
 from merit.wire.unary import PAUSE, RESUME, STOP
+from merit.wire.worker_abstraction import worker_abstraction_pb2 as unary
 
 log = logging.getLogger("merit")
 
@@ -50,29 +51,36 @@ class UnaryWorkers:
         self._closing: set[asyncio.Task[None]] = set()
         self._looking: asyncio.Task[None] | None = None
         self._to_tell: dict[UnaryDriver, None] = {}
-        self._coming: dict[str, str] = {}
+        self._coming: list[tuple[str, str]] = []
         """Those that are just being registered, and their addresses."""
+        self._told: dict[str, tuple[str, ...]] = {}
+        """By worker: commands of operators in the last answer to it."""
+        self._closed = False
         # Whoever was told to pause by the process before may have been resumed since: to be told once too often does no
         # harm.
         self._resume = {name for name, profile in cell.state.profiles.items() if _registered(profile)}
 
     def start(self) -> None:
-        """Take up what is still running at workers that allow it; the others are driven when they are heard of."""
+        """Take up what is still running at workers that allow it; the others are driven when they are heard of. All that
+        were here when the process before this one ended count as heard of now: it could hear them, and nobody can say
+        since when they are silent."""
         state = self._cell.state
         for name, profile in state.profiles.items():
             worker = state.workers.get(name)
-            if worker is None or profile.removed or profile.registration is None or not profile.registration.reopens:
+            if worker is None or profile.removed or profile.registration is None:
                 continue
-            self._hear(name)
-            self._drive(name, profile.registration, worker.boot)
+            self._heard[name] = (time.monotonic(), 0)
+            if profile.registration.reopens:
+                self._drive(name, profile.registration, worker.boot)
         self._looking = asyncio.create_task(self._look())
 
     async def close(self) -> None:
-        """Let go of all of them; what they do goes on there."""
+        """Let go of all of them; what they do goes on there. Whoever calls from now on is told nothing."""
+        self._closed = True
         if self._looking is not None:
             self._looking.cancel()
         for name in list(self._drivers):
-            self._drop(name)
+            self._drop(name, abandons=False)
         if self._closing:
             await asyncio.wait(self._closing)
 
@@ -85,26 +93,19 @@ class UnaryWorkers:
         Raises:
             BadField: there is none; the places of those that are silent are free after a while.
         """
-        if worker not in self._drivers:
-            others = [driver.registration.address for driver in self._drivers.values()]
-            others += [address for name, address in self._coming.items() if name != worker]
-            if others.count(registration.address) >= UNARY_WORKERS_PER_ADDRESS_MAX:
-                reason = (
-                    f"{registration.address} has {UNARY_WORKERS_PER_ADDRESS_MAX} other workers already; register again "
-                    f"with an id that you have, or wait until these have been silent for {self._gone_s:.0f} s"
-                )
-                raise BadField("worker_info.address", reason)
-            if len(others) >= UNARY_WORKERS_MAX:
-                reason = (
-                    f"{UNARY_WORKERS_MAX:,} workers are being dialled, and no more can be; those that open a session "
-                    f"(merit worker) are not counted; one that is silent for {self._gone_s:.0f} s leaves its place"
-                )
-                raise BadField("worker_info.worker_id", reason)
-        self._coming[worker] = registration.address
+        if self._closed:
+            raise BadField("worker_info", "the control plane is shutting down; register again in a moment")
+        driver = self._drivers.get(worker)
+        if driver is None or driver.registration.address != registration.address:
+            refused = self._no_place(worker, registration.address)
+            if refused is not None:
+                raise refused
+        coming = (worker, registration.address)
+        self._coming.append(coming)
         try:
             yield
         finally:
-            self._coming.pop(worker, None)
+            self._coming.remove(coming)
 
     def registered(self, worker: str) -> None:
         """Its registration, which the state has, is durable."""
@@ -117,31 +118,56 @@ class UnaryWorkers:
             self._drop(worker)
         self._drive(worker, profile.registration)
 
-    def heartbeat(self, worker: str) -> list[str] | None:
-        """It lives. What it is to be told; None: it has to register (again), since nobody of this id has ever done so, as far
-        as is remembered, or there is no place for it."""
+    def heartbeat(self, worker: str) -> unary.HeartbeatResponse:
+        """It lives. The answer: what it is to be told, or why it is given nothing. Only without success it has to register:
+        nobody of this id has ever done so, as far as is remembered."""
         profile = self._cell.state.profiles.get(worker)
         if profile is None or profile.registration is None:
-            return None
+            message = f"worker_id: {worker[:NAME_LENGTH_MAX]!r} has not registered; register first"
+            return unary.HeartbeatResponse(message=message)
         if profile.removed:
-            return [STOP]
-        self._hear(worker)
-        driver = self._drive(worker, profile.registration)
+            return unary.HeartbeatResponse(success=True, commands=[STOP])
+        known = self._cell.state.workers.get(worker)
+        drains = known is not None and known.state is WorkerState.DRAINING
+        driver = self._drive(worker, profile.registration, drains=drains)
         if driver is None:
-            # With no place for it, it hears why when it registers again.
-            return None if len(self._drivers) >= UNARY_WORKERS_MAX else []
+            refused = None if self._closed else self._no_place(worker, profile.registration.address)
+            return unary.HeartbeatResponse(success=True, message=str(refused or ""))
+        self._hear(worker)
         if driver.left:
-            return [STOP]
-        said: list[str] = []
+            return unary.HeartbeatResponse(success=True, commands=[STOP])
+        commands: list[str] = []
         if profile.paused:
             self._resume.add(worker)
             driver.hold()
-            said.append(PAUSE)
+            commands.append(PAUSE)
         elif worker in self._resume:
             self._resume.discard(worker)
             driver.release()
-            said.append(RESUME)
-        return said + driver.words()
+            commands.append(RESUME)
+        self._told.pop(worker, None)
+        if profile.words:
+            if len(self._told) >= UNARY_WORKERS_MAX:
+                del self._told[next(iter(self._told))]  # it is told once more
+            self._told[worker] = profile.words
+        return unary.HeartbeatResponse(success=True, commands=[*commands, *profile.words])
+
+    def heard(self, worker: str) -> tuple[str, ...]:
+        """The commands of operators in the last answer to a worker, which has just said something again: so it has heard
+        them, or is the next process of one that has. They are not said twice."""
+        return self._told.pop(worker, ())
+
+    def drain(self, worker: str) -> None:
+        """A worker that has registered, and is not here as far as the cell knows, says that it is about to end."""
+        profile = self._cell.state.profiles.get(worker)
+        if profile is None or profile.registration is None or profile.removed:
+            return
+        self._hear(worker)
+        driver = self._drivers.get(worker)
+        if driver is None:
+            self._drive(worker, profile.registration, drains=True)
+        else:
+            driver.drain()
 
     # What others ask
 
@@ -170,10 +196,34 @@ class UnaryWorkers:
     def _hear(self, worker: str) -> None:
         self._heard[worker] = (time.monotonic(), time.time_ns())
 
-    def _drive(self, worker: str, registration: Registration, boot: str = "") -> UnaryDriver | None:
+    def _no_place(self, worker: str, address: str) -> BadField | None:
+        """Why a worker cannot be dialled at an address, if it cannot."""
+        others = {(name, driver.registration.address) for name, driver in self._drivers.items() if name != worker}
+        others.update(coming for coming in self._coming if coming[0] != worker)
+        if sum(at == address for _, at in others) >= UNARY_WORKERS_PER_ADDRESS_MAX:
+            reason = (
+                f"{address} has {UNARY_WORKERS_PER_ADDRESS_MAX} other workers already; register again "
+                f"with an id that you have, or wait until these have been silent for {self._gone_s:.0f} s"
+            )
+            return BadField("worker_info.address", reason)
+        if worker not in self._drivers and len({name for name, _ in others}) >= UNARY_WORKERS_MAX:
+            reason = (
+                f"{UNARY_WORKERS_MAX:,} workers are being dialled, and no more can be; those that open a session "
+                f"(merit worker) are not counted; one that is silent for {self._gone_s:.0f} s leaves its place"
+            )
+            return BadField("worker_info.worker_id", reason)
+        return None
+
+    def _drive(
+        self, worker: str, registration: Registration, boot: str = "", *, drains: bool = False
+    ) -> UnaryDriver | None:
+        """Its driver, which asks for a session. ``drains``: if it is a new one, the worker has been draining before; None:
+        there is no place for it, or no cell any more."""
+        if self._closed:
+            return None
         driver = self._drivers.get(worker)
         if driver is None:
-            if len(self._drivers) >= UNARY_WORKERS_MAX:
+            if self._no_place(worker, registration.address) is not None:
                 return None
             try:
                 driver = UnaryDriver(self._cell, self._door, self._contents, worker, registration, self._gather, boot)
@@ -181,6 +231,8 @@ class UnaryWorkers:
                 log.error("unary worker %s cannot be driven until it registers anew: %s", worker, error)
                 return None
             self._drivers[worker] = driver
+            if drains:
+                driver.drain()
         driver.connect()
         return driver
 
@@ -194,10 +246,10 @@ class UnaryWorkers:
         for driver in to_tell:
             driver.tell()
 
-    def _drop(self, worker: str) -> None:
+    def _drop(self, worker: str, *, abandons: bool = True) -> None:
         driver = self._drivers.pop(worker)
         driver.disconnect()
-        closing = asyncio.create_task(driver.close())
+        closing = asyncio.create_task(driver.close(abandons=abandons))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
 

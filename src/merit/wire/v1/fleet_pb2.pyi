@@ -1045,19 +1045,23 @@ class StartRolloutRequest(_message.Message):
     CAPABILITY_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     SHARE_PERMILLE_FIELD_NUMBER: _builtins.int
+    ONLY_RUNNING_FIELD_NUMBER: _builtins.int
     capability: _builtins.str
     version: _builtins.str
     share_permille: _builtins.int
+    only_running: _builtins.bool
+    """another share of what is being introduced; refused when that has ended"""
     def __init__(
         self,
         *,
         capability: _builtins.str = ...,
         version: _builtins.str = ...,
         share_permille: _builtins.int = ...,
+        only_running: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capability", b"capability", "share_permille", b"share_permille", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capability", b"capability", "only_running", b"only_running", "share_permille", b"share_permille", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
