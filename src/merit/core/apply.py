@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import Any
 
-from merit.core.apply_fleet import APPLY_FLEET, bound, completed, failed, forget_profiles, keep_profile
+from merit.core.apply_fleet import APPLY_FLEET, completed, failed, forget_profiles, keep_profile, settle
 from merit.core.apply_settings import APPLY_SETTINGS
 from merit.core.lifecycles import ATTEMPT, TASK, IllegalTransition
 from merit.core.state import KeyEntry, Payloads, State, Tenant
@@ -232,7 +232,11 @@ def _attempt_assigned(state: State, event: AttemptAssigned, _payloads: Payloads,
     task.due_ns = 0
     task.attempts += (Attempt(event.number, event.worker, now_ns, event.due_ns),)
     worker.attempts[event.task] = event.number
-    bound(state, task, worker)
+    worker.given = worker.turn = state.sequence + 1
+    if worker.room:
+        worker.room -= 1
+    if task.terms is not None and task.terms.key:
+        settle(state, task, task.terms.key, worker)
 
 
 def _attempt_started(state: State, event: AttemptStarted, _payloads: Payloads, now_ns: int) -> None:

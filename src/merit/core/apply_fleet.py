@@ -41,16 +41,13 @@ _LOOKED_AT_MAX = 64
 """Profiles that are looked at to find one that can be forgotten: nearly always the first is one."""
 
 
-def bound(state: State, task: Task, worker: Worker) -> None:
-    """The worker has been given the task."""
-    worker.given = worker.turn = state.sequence + 1
-    if worker.room:
-        worker.room -= 1
-    terms = task.terms
-    if terms is None or not terms.key or not state.homes_max:
+def settle(state: State, task: Task, key: str, worker: Worker) -> None:
+    """The worker has been given a task with this key: if its capability is stateful, those of the key that follow are for
+    the worker too."""
+    if not state.homes_max:
         return
     offer = worker.offer(task.capability)
-    at = (task.tenant, task.capability, terms.key)
+    at = (task.tenant, task.capability, key)
     home = state.workers.get(state.homes.get(at, ""))
     if offer is None or not offer.stateful or (home is not None and home.state is not WorkerState.DRAINING):
         return  # a task that had to go elsewhere does not take its key along

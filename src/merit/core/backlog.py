@@ -290,7 +290,7 @@ class Backlog:
         if queue is None:
             pool = self.shares.pool(capability)
             queue = self.queues[line] = LineQueue(line, capability, self.ageing_ns, self._gates, pool)
-        if line is not capability and line != capability:
+        if line != capability:
             self._elsewhere[task.id] = line
         flow = queue.flows.get(tenant)
         if flow is None:

@@ -26,11 +26,8 @@ class Fit(Struct):
     candidate: Candidate
     offer: Offer
     needs: tuple[Amount, ...]
-
-    @property
-    def counted(self) -> bool:
-        """Whether more than its room has to be looked at."""
-        return bool(self.needs or self.offer.concurrency_max)
+    counted: bool
+    """Whether more than its room has to be looked at."""
 
 
 class Line:
@@ -93,7 +90,8 @@ class Line:
             cost_micros=offer.cost_micros,
             tags=frozenset((*worker.tags, *offer.tags)),
         )
-        return Fit(candidate, offer, needs_of(offer, self.demand))
+        needs = needs_of(offer, self.demand)
+        return Fit(candidate, offer, needs, bool(needs or offer.concurrency_max))
 
     def admits(self, worker: Worker, demand: Demand) -> bool:
         """Whether the worker may do such tasks as stand here, if they ask this."""

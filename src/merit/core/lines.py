@@ -85,6 +85,8 @@ class Lines:
         """By worker that is attached: the lines in which it stands."""
         self._in_use: dict[str, Counter[str]] = {}
         """By worker: what its live attempts take, as far as it has been counted since they changed."""
+        self.uniform_names: set[str] = set()
+        """Plain lines of capabilities of which all tasks without terms of their own belong there."""
         self._special: set[str] = set()
         """Capabilities of which not all tasks without a demand belong in the plain line."""
         self._stateful: Counter[str] = Counter()
@@ -219,6 +221,8 @@ class Lines:
             return line
         if plain:
             line = Line(capability, capability, demand, tenant, guided)
+            if capability not in self._special:
+                self.uniform_names.add(capability)
         else:
             self._serial += 1
             line = Line(f"{capability}\0{self._serial}", capability, demand, tenant, guided)
@@ -249,6 +253,7 @@ class Lines:
             if line.name in self._backlog.queues or (line.plain and line.roster):
                 continue
             del self.by_name[line.name]
+            self.uniform_names.discard(line.name)
             left.update(dict.fromkeys(line.roster))
             _forget(self._of_capability, line.capability, line.name)
             if line.demand.worker:
@@ -357,8 +362,11 @@ class Lines:
         """What decides the line of tasks without a demand may have changed for a capability."""
         if capability in self._stateful or capability in self._walls or capability in self._state.rollouts:
             self._special.add(capability)
+            self.uniform_names.discard(capability)
         else:
             self._special.discard(capability)
+            if capability in self.by_name:
+                self.uniform_names.add(capability)
         self._unsettle(capability)
 
     def seat(self, worker: Worker) -> None:
@@ -432,8 +440,16 @@ class Lines:
         in_use = self._in_use.get(worker.id)
         if in_use is not None:
             count_in(in_use, line.roster[worker.id].offer, task)
+        room, reserved = worker.room, worker.reserved
         for other, fit in self._places[worker.id]:
-            self._offer(other, fit, worker)
+            if not room or reserved or fit.counted:
+                self._offer(other, fit, worker)
+                continue
+            # As `_offer` does it: this is once or more for each task.
+            candidate = fit.candidate
+            candidate.live, candidate.room = len(worker.attempts), room
+            candidate.given, candidate.turn = worker.given, worker.turn
+            other.strategy.place(candidate)
 
     def _learn(self, fit: Fit, worker: Worker) -> None:
         profile = self._state.profiles.get(worker.id)

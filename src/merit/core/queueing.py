@@ -16,7 +16,9 @@ _AVERAGED_OVER_BITS = 3
 
 def enqueue(desk: Desk, task: Task) -> None:
     """The task has just become pending."""
-    line = desk.lines.route(task).name
+    line = task.capability
+    if task.terms is not None or line not in desk.lines.uniform_names:
+        line = desk.lines.route(task).name
     desk.backlog.push(task, line)
     desk.ready[line] = None
 
