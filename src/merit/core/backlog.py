@@ -9,7 +9,6 @@ Each operation costs the same however many tasks wait.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from heapq import heappop, heappush, heapreplace
 from typing import NamedTuple
@@ -263,14 +262,14 @@ class Backlog:
         self.size = 0
         self.ageing_ns = ageing_ns
         self._gates = gates
-        self._pending: Counter[str] = Counter()
+        self._pending: dict[str, int] = {}
         """By capability."""
         self._elsewhere: dict[str, str] = {}
         """By task that waits in another line than that of its capability: which."""
 
     def pending(self, capability: str) -> int:
         """How many tasks of a capability are pending."""
-        return self._pending[capability]
+        return self._pending.get(capability, 0)
 
     def queue_of(self, task: Task) -> LineQueue | None:
         """The queue in which a pending task is."""
@@ -279,7 +278,7 @@ class Backlog:
     def of_capability(self, capability: str) -> list[LineQueue]:
         """All queues in which tasks of it are."""
         plain = self.queues.get(capability)
-        if plain is not None and plain.size == self._pending[capability]:
+        if plain is not None and plain.size == self._pending.get(capability):
             return [plain]
         return [queue for queue in self.queues.values() if queue.capability == capability]
 
@@ -303,7 +302,7 @@ class Backlog:
         flow.size += 1
         queue.size += 1
         self.size += 1
-        self._pending[capability] += 1
+        self._pending[capability] = self._pending.get(capability, 0) + 1
         if not flow.listed:
             queue.list_flow(flow)
 
@@ -318,8 +317,10 @@ class Backlog:
         flow.account.pending -= count
         self.size -= count
         queue.size -= count
-        self._pending[capability] -= count
-        if not self._pending[capability]:
+        pending = self._pending[capability] - count
+        if pending:
+            self._pending[capability] = pending
+        else:
             del self._pending[capability]
         if not queue.size:
             del self.queues[queue.line]

@@ -45,7 +45,7 @@ class Bespoken(Struct):
     """Lines that the tasks of one submit need and that are not there yet."""
 
     keys: set[LineKey] = field(default_factory=set)
-    broad: Counter[str] = field(default_factory=Counter)
+    broad: dict[str, int] = field(default_factory=dict)
     """By capability."""
 
 
@@ -122,7 +122,7 @@ class Lines:
             return True
 
         def has_room() -> bool:
-            few = bool(demand.worker) or self._broad[capability] + bespoken.broad[capability] < broad_max
+            few = bool(demand.worker) or self._broad[capability] + bespoken.broad.get(capability, 0) < broad_max
             return few and len(self._by_key) + len(bespoken.keys) < lines_max
 
         if not has_room() and self._swept_at != self._state.sequence:
@@ -132,7 +132,7 @@ class Lines:
         if not has_room():
             return False
         bespoken.keys.add(key)
-        bespoken.broad[capability] += not demand.worker
+        bespoken.broad[capability] = bespoken.broad.get(capability, 0) + (not demand.worker)
         return True
 
     def _asked(self, task: Task, demand: Demand) -> tuple[Demand, str, bool]:

@@ -160,6 +160,7 @@ def take_frame(desk: Desk, command: TakeFrame) -> None:
     for note in command.progress:
         if worker.attempts.get(note.task) == note.number:
             take_note(desk, note)
+    news = bool(command.reports or command.returned or command.draining) or command.credits > seat.granted
     seat.granted = max(seat.granted, command.credits)
     if command.heard:
         desk.emit(WorkerHeard(worker.id, command.heard))
@@ -167,7 +168,8 @@ def take_frame(desk: Desk, command: TakeFrame) -> None:
         let_go(desk, worker.id)
         desk.emit(WorkerDraining(worker.id))
         desk.lines.seat_again(worker)
-    rate(desk, worker.id)
+    if news:  # a beat alone changes nothing, and thousands of idle workers send one now and then
+        rate(desk, worker.id)
 
 
 def take_note(desk: Desk, note: Progress) -> None:
