@@ -1,6 +1,5 @@
 """What binding costs, in lines of Python run: a measure that no other load disturbs."""
 
-import sys
 from typing import Any
 
 import pytest
@@ -27,28 +26,11 @@ from merit.testing.builders import (
     tell,
     with_terms,
 )
+from merit.testing.costs import lines_run
 
 LIMITS = Limits(stale_ns=10**6 * SECOND_NS)
 FEW, MANY = 50, 5_000
 TOLERANCE = 1.3
-
-
-def lines_run(action):
-    """How many lines of Python an action runs through."""
-    count = 0
-
-    def trace(_frame, event, _argument):
-        nonlocal count
-        count += event == "line"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        action()
-    finally:
-        sys.settrace(before)
-    return count
 
 
 def a_fleet(workers, *, granted=4, **offer):

@@ -12,11 +12,11 @@ from msgspec.structs import replace
 from merit.allocation.versions import matches, problem_of_range
 from merit.gateway.door import Door
 from merit.gateway.fields import BadField
-from merit.gateway.json_check import BadJson, check_json
 from merit.gateway.schemas import REASON_LENGTH_MAX, BadSchema, Schemas
 from merit.gateway.terms_check import in_normal_form
 from merit.model.frames import ClientFrame, ClientHello, Hello, Report, ReportStatus, WorkerFrame
 from merit.model.ids import is_task_id, make_id
+from merit.model.json_check import BadJson, check_json
 from merit.model.limits import (
     AMOUNT_THOUSANDTHS_MAX,
     ATTEMPTS_MAX,

@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from typing import ParamSpec
 
 from merit.gateway.fields import BadField, check_digest, check_name, check_text
-from merit.gateway.json_check import BadJson, check_json
 from merit.gateway.schemas import Schemas
 from merit.gateway.terms_check import check_terms, in_normal_form
 from merit.gateway.worker_check import check_hello
 from merit.model.frames import ClientFrame, WorkerFrame
 from merit.model.ids import is_task_id
+from merit.model.json_check import BadJson, check_json
 from merit.model.limits import (
     ATTEMPTS_MAX,
     DEPENDENCIES_MAX,

@@ -8,8 +8,8 @@ from typing import Final
 from merit.allocation.versions import problem_of_version
 from merit.gateway.door import Door
 from merit.gateway.fields import BadField, check_name, check_range, check_text
-from merit.gateway.json_check import BadJson, check_json
 from merit.model.fleet import Admission, Allocation, Probe, Weight
+from merit.model.json_check import BadJson, check_json
 from merit.model.limits import (
     NAME_LENGTH_MAX,
     PAYLOAD_INLINE_BYTES_MAX,

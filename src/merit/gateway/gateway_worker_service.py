@@ -24,7 +24,6 @@ from merit.gateway.answers import Context, obey
 from merit.gateway.door import Door
 from merit.gateway.fields import BadField, check_text
 from merit.gateway.identity import tenant_of
-from merit.gateway.json_check import BadJson, check_json
 from merit.gateway.portions import portions
 from merit.gateway.terms_check import check_labels
 from merit.gateway.unary.client import InnerClient, NotTaken
@@ -54,7 +53,9 @@ from merit.wire.unary import (
     TASK_KEY,
     TENANT_KEY,
     WORKER_KEY,
+    BadParameter,
     describe,
+    parameters_of,
 )
 from merit.wire.worker_abstraction import worker_abstraction_pb2 as unary
 from merit.wire.worker_abstraction import worker_abstraction_pb2_grpc
@@ -198,7 +199,10 @@ class GatewayWorkerService(worker_abstraction_pb2_grpc.WorkerServiceServicer):
         if not 0 <= task.timeout_seconds <= RUN_TIMEOUT_NS_MAX // SECOND_NS:
             raise BadField("task.timeout_seconds", f"{task.timeout_seconds:,} is not between 0 and a year")
         run_timeout_ns = task.timeout_seconds * SECOND_NS or RUN_TIMEOUT_NS_DEFAULT
-        parameters = _parameters(task)
+        try:
+            parameters = parameters_of(task)
+        except BadParameter as error:
+            raise BadField(error.field, error.reason) from None
         blob = ""
         if len(parameters) > PAYLOAD_INLINE_BYTES_MAX:
             blob = await asyncio.to_thread(self._blobs.put, DEFAULT_TENANT, parameters)
@@ -284,22 +288,6 @@ def _labels(metadata: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
                 check_labels("task.metadata", (label,))
                 labels.append(label)
     return tuple(labels)
-
-
-def _parameters(task: unary.Task) -> bytes:
-    """One JSON object of all parameters. Raises ``BadField``."""
-    members: dict[str, msgspec.Raw] = {}
-    for parameter in task.parameters:
-        field = f"parameters.{parameter.key[:NAME_LENGTH_MAX]}"
-        if parameter.key in members:
-            raise BadField(field, "stands twice")
-        data = parameter.value_json.encode()
-        try:
-            check_json(data)
-        except BadJson as error:
-            raise BadField(field, f"value_json {error}") from None
-        members[parameter.key] = msgspec.Raw(data)
-    return msgspec.json.encode(members)
 
 
 def _version() -> str:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import jsonschema_rs
 
-from merit.gateway.json_check import BadJson, check_json
+from merit.model.json_check import BadJson, check_json
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 REASON_LENGTH_MAX: Final = 500

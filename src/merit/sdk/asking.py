@@ -11,8 +11,9 @@ from typing import Any, Final, TypeVar
 import grpc
 
 from merit.model.tasks import Refusal
-from merit.sdk.channel import Backoff, calling
+from merit.sdk.channel import Backoff
 from merit.sdk.results import MeritError, Refused, Unreachable
+from merit.wire.calls import calling
 
 T = TypeVar("T")
 

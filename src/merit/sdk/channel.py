@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final, cast
 
@@ -14,6 +11,7 @@ import grpc
 
 from merit.model.limits import MESSAGE_BYTES_MAX
 from merit.model.tenancy import DEFAULT_TENANT
+from merit.wire.calls import calling
 from merit.wire.v1 import tasks_pb2, tasks_pb2_grpc
 
 DEFAULT_SERVER: Final = "127.0.0.1:50051"
@@ -90,24 +88,6 @@ class Backoff:
         wait_s = self._next_s * random.uniform(0.5, 1.0)
         self._next_s = min(self._last_s, self._next_s * 2)
         return wait_s
-
-
-@contextmanager
-def calling() -> Iterator[None]:
-    """Around a call: raises ``ConnectionError`` when the channel is closed under it.
-
-    gRPC cancels the calls of a channel that is closed, and the one who waits for the call would think that it is its own
-    task that somebody wants to end.
-    """
-    try:
-        yield
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        raise ConnectionError("the connection was closed meanwhile") from None
-    except (grpc.aio.UsageError, asyncio.InvalidStateError) as error:
-        raise ConnectionError(f"the connection is closed: {error}") from error
 
 
 async def put_blob(channel: grpc.aio.Channel, data: bytes) -> str:

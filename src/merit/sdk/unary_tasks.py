@@ -10,10 +10,8 @@ from typing import Final
 
 import msgspec
 
-from merit.model.json_depth import too_deep
 from merit.model.limits import (
     FAILURE_MESSAGE_LENGTH_MAX,
-    JSON_DEPTH_MAX,
     MESSAGE_BYTES_MAX,
     NAME_LENGTH_MAX,
     RUN_TIMEOUT_NS_MAX,
@@ -22,7 +20,7 @@ from merit.model.limits import (
 from merit.sdk.execution import Job
 from merit.sdk.outcome import Outcome
 from merit.sdk.runner import Runner
-from merit.wire.unary import FINAL, KIND_KEY, PERMANENT_KEY, TASK_KEY
+from merit.wire.unary import FINAL, KIND_KEY, PERMANENT_KEY, TASK_KEY, BadParameter, parameters_of
 from merit.wire.worker_abstraction import worker_abstraction_pb2 as unary
 
 HELD_MAX: Final = 1_000
@@ -99,7 +97,10 @@ class UnaryTasks:
             raise UnaryRefused(f"capability_name: this worker has no {task.capability_name[:NAME_LENGTH_MAX]!r}")
         if not 0 <= task.timeout_seconds <= RUN_TIMEOUT_NS_MAX // SECOND_NS:
             raise UnaryRefused(f"timeout_seconds: {task.timeout_seconds:,} is not between 0 and a year")
-        parameters = _parameters(task)
+        try:
+            parameters = parameters_of(task)
+        except BadParameter as error:
+            raise UnaryRefused(str(error)) from None
         content = sha256(task.capability_name.encode() + b"\0" + parameters).digest()
         known = self._entries.get(task.task_id)
         if known is not None:
@@ -202,23 +203,6 @@ class UnaryTasks:
             oldest = next(iter(self._ended))
             self._ended_bytes -= self._ended.pop(oldest)
             del self._entries[oldest]
-
-
-def _parameters(task: unary.Task) -> bytes:
-    members: dict[str, msgspec.Raw] = {}
-    for parameter in task.parameters:
-        data = parameter.value_json.encode()
-        field = f"parameters.{parameter.key[:NAME_LENGTH_MAX]}"
-        if parameter.key in members:
-            raise UnaryRefused(f"{field}: stands twice")
-        if too_deep(data):  # before it is decoded, which raises RecursionError for some
-            raise UnaryRefused(f"{field}: value_json is nested deeper than {JSON_DEPTH_MAX} levels")
-        try:
-            msgspec.json.decode(data)
-        except msgspec.DecodeError as error:
-            raise UnaryRefused(f"{field}: value_json is not valid JSON: {error}") from None
-        members[parameter.key] = msgspec.Raw(data)
-    return msgspec.json.encode(members)
 
 
 def _result(outcome: Outcome) -> unary.TaskResult:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import gc
-import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from random import Random
-from types import BuiltinFunctionType, FrameType, FunctionType, ModuleType
-from typing import Any
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from zlib import crc32
 
 import pytest
 from msgspec.structs import replace
 
 from merit.allocation.strategy import PLAIN, Candidate, MakeStrategy, Strategy, Wish
+from merit.testing.costs import lines_run
 
 TAGS = ("north", "south", "fast", "gpu")
 _AVOIDED = 8
@@ -335,21 +334,12 @@ def _cost(strategy: Strategy, workers: int, steps: Callable[[_Story], Iterator[N
     for _ in range(10):
         for _ in steps(story):
             pass
-    count = 0
 
-    def trace(_frame: FrameType, event: str, _argument: object) -> Any:
-        nonlocal count
-        count += event == "line"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
+    def all_steps() -> None:
         for _ in steps(story):
             pass
-    finally:
-        sys.settrace(before)
-    return count
+
+    return lines_run(all_steps)
 
 
 def _size(strategy: Strategy) -> int:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from merit.model.json_check import BadJson, check_json
 from merit.model.limits import NAME_LENGTH_MAX
 from merit.model.workers import Offer
 from merit.wire.worker_abstraction import worker_abstraction_pb2 as unary
@@ -38,6 +39,36 @@ RESUME: Final = "RESUME"
 FINAL: Final = frozenset({unary.TASK_STATUS_COMPLETED, unary.TASK_STATUS_FAILED, unary.TASK_STATUS_CANCELED})
 PARAMETERS_MAX: Final = 256
 """Of one capability."""
+
+
+class BadParameter(ValueError):
+    """A parameter of a task cannot be: ``field`` names it, ``reason`` says why."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+def parameters_of(task: unary.Task) -> bytes:
+    """The parameters of a task as one JSON object.
+
+    Raises:
+        BadParameter: one stands twice, or is no JSON that one can live with.
+    """
+    members: dict[str, msgspec.Raw] = {}
+    for parameter in task.parameters:
+        field = f"parameters.{parameter.key[:NAME_LENGTH_MAX]}"
+        if parameter.key in members:
+            raise BadParameter(field, "stands twice")
+        data = parameter.value_json.encode()
+        try:
+            check_json(data)
+        except BadJson as error:
+            raise BadParameter(field, f"value_json {error}") from None
+        members[parameter.key] = msgspec.Raw(data)
+    return msgspec.json.encode(members)
+
 
 _SCHEMA_TYPE: Final[Mapping[str, str]] = {
     "string": "string",

@@ -11,16 +11,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import grpc
 import msgspec
 from google.protobuf.message import DecodeError
 
-from merit.gateway.json_check import BadJson
 from merit.gateway.unary.contents import Contents
 from merit.model.frames import AttemptRef, Report, ReportStatus
+from merit.model.json_check import BadJson
 from merit.model.limits import (
     FAILURE_DETAIL_LENGTH_MAX,
     FAILURE_MESSAGE_LENGTH_MAX,
@@ -28,6 +28,7 @@ from merit.model.limits import (
     PAYLOAD_INLINE_BYTES_MAX,
 )
 from merit.model.tasks import Failure
+from merit.wire.calls import calling
 from merit.wire.unary import FINAL, KIND_KEY, PERMANENT_KEY
 from merit.wire.worker_abstraction import worker_abstraction_pb2 as unary
 
@@ -41,6 +42,7 @@ LOST: Final = "lost"
 
 EXECUTE_S: Final = 10.0
 """A worker has to say within this time whether it takes a task."""
+CANCELED: Final = "the call was canceled by the worker"
 CANCEL_S: Final = 5.0
 LOOK_AFTER_S: Final = (2.0, 10.0)
 """How long the stream of a task may be open before another one is opened to look, the first time and at most."""
@@ -115,7 +117,7 @@ class UnaryAttempt:
     async def execute(self, task: unary.Task) -> Report | None:
         """Have the worker begin. The report, if it comes to nothing; None: the worker has taken the task."""
         try:
-            with calling():
+            with calling(CANCELED):
                 answer = await self._worker.ExecuteTask(unary.ExecuteTaskRequest(task=task), timeout=EXECUTE_S)
         except ConnectionError as error:
             return self._failed("failed", f"ExecuteTask ended with {error}")
@@ -207,7 +209,7 @@ class UnaryAttempt:
         """Read one stream until it ends, or the task. Raises ``AioRpcError`` and ``ConnectionError``."""
         messages = 0
         try:
-            with calling():
+            with calling(CANCELED):
                 while self._report is None and isinstance(message := await stream.read(), bytes):
                     await self._hear(await self._contents.result(message))
                     messages += 1
@@ -295,19 +297,6 @@ class UnaryAttempt:
 def wire_id(ref: AttemptRef) -> str:
     """The task id of an attempt on the wire: to the worker each attempt is a task of its own."""
     return f"{ref.task}.{ref.number}"
-
-
-@contextlib.contextmanager
-def calling() -> Iterator[None]:
-    """Around a call: raises ``ConnectionError`` when the other side ends it with CANCELLED, of which gRPC makes what one
-    would take for the end of one's own task."""
-    try:
-        yield
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        raise ConnectionError("the call was canceled by the worker") from None
 
 
 def brief(error: BaseException) -> str:

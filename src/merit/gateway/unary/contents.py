@@ -14,8 +14,8 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from merit.gateway.json_check import check_json
 from merit.model.frames import Assignment
+from merit.model.json_check import check_json
 from merit.model.limits import PAYLOAD_BYTES_MAX, PAYLOAD_INLINE_BYTES_MAX
 from merit.model.tenancy import DEFAULT_TENANT
 from merit.ports.blobs import BlobError, Blobs

@@ -21,7 +21,7 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from merit.gateway.door import Door
-from merit.gateway.unary.attempt import CANCEL_S, Statuses, UnaryAttempt, brief, calling, wire_id
+from merit.gateway.unary.attempt import CANCEL_S, CANCELED, Statuses, UnaryAttempt, brief, wire_id
 from merit.gateway.unary.contents import Contents
 from merit.gateway.unary.registration import read_tags
 from merit.model.frames import Assignment, AttemptRef, CellFrame, Report, ReportStatus, WorkerFrame
@@ -33,6 +33,7 @@ from merit.ports.cell import Cell, CellStopped
 from merit.session.cell_end import CellEnd
 from merit.session.link import ProtocolViolation
 from merit.session.worker_end import Key, WorkerEnd
+from merit.wire.calls import calling
 from merit.wire.unary import ATTEMPT_KEY, TASK_KEY, TENANT_KEY
 from merit.wire.worker_abstraction import worker_abstraction_pb2 as unary
 from merit.wire.worker_abstraction import worker_abstraction_pb2_grpc
@@ -410,7 +411,7 @@ class UnaryDriver:
 
     async def _cancel_there(self, ref: AttemptRef) -> None:
         try:
-            with calling():
+            with calling(CANCELED):
                 await self._stub.CancelTask(unary.GetTaskStatusRequest(task_id=wire_id(ref)), timeout=CANCEL_S)
         except grpc.aio.AioRpcError as error:
             self._cancels = error.code() is not grpc.StatusCode.UNIMPLEMENTED
@@ -451,7 +452,7 @@ class UnaryDriver:
 
     async def _answers(self) -> bool:
         try:
-            with calling():
+            with calling(CANCELED):
                 await self._stub.GetWorkerInfo(Empty(), timeout=ASK_S)
         except grpc.aio.AioRpcError as error:
             return error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
