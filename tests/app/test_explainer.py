@@ -11,11 +11,12 @@ import pytest
 from merit.app import explainer as module
 from merit.app.explainer import WAITING_MAX, JournalExplainer
 from merit.app.state_directory import CELL, StateDirectory
+from merit.app.stores import LocalStores
 from merit.core.explaining import Explanation
 from merit.gateway.explaining import CannotExplain
 from merit.storage.sqlite_journal import SqliteJournal
 from merit.testing.builders import an_id
-from tests.app.test_explain import LIMITS, a_busy_life
+from tests.app.recorded_life import LIMITS, a_busy_life
 
 WAIT_S = 30.0
 SOME = an_id(1)
@@ -51,7 +52,7 @@ def instead(tmp_path, monkeypatch):
 
 
 def an_explainer(directory=Path("nowhere")):
-    return JournalExplainer(StateDirectory(directory), LIMITS)
+    return JournalExplainer(LocalStores(StateDirectory(directory)), LIMITS)
 
 
 async def steps(explainer, task=SOME, number=1, assigned_ns=1, rulings_max=10):

@@ -21,7 +21,10 @@ HOW_TOS = {
     "results-as-parameters": 0,
     "retries-and-dead-letters": 4,
     "rollouts": 0,
+    "search": 0,
     "time-outs-and-deadlines": 1,
+    "time-travel": 0,
+    "trails": 1,
     "unary-workers": 0,
 }
 """With the number of their commands that end with 1, since the text is about tasks that fail and submits that are refused."""
@@ -43,7 +46,7 @@ def run(made: Fleet, words: list[str], block: str) -> str:
     ran = subprocess.run(
         words,
         cwd=made.folder,
-        env=environment(MERIT_SERVER=made.server, PYTHON=sys.executable),
+        env=environment(MERIT_SERVER=made.server, MERIT_STATE=str(made.state), PYTHON=sys.executable),
         capture_output=True,
         text=True,
         timeout=100,

@@ -50,6 +50,22 @@ def test_only_this_machine_is_served(tmp_path: Path, address: str):
     assert not (tmp_path / "state").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--keep", "1h"], "--keep "),
+        (["--keep-trails", "6d"], "--keep-trails"),
+        (["--keep", "30d", "--audit-horizon", "31d"], "--audit-horizon"),
+        (["--journal-max", "little"], "--journal-max"),
+    ],
+)
+def test_retention_that_contradicts_itself_is_refused_by_name(tmp_path: Path, options: list[str], named: str):
+    ran = merit("up", "--state", "state", *options, "--json", cwd=tmp_path)
+    assert ran.code == 2
+    assert named in ran.json["error"]["message"]
+    assert not (tmp_path / "state").exists()
+
+
 def test_a_damaged_journal_stops_the_start_and_is_named(tmp_path: Path):
     with fleet(tmp_path) as made:
         plane = made.up()
@@ -142,7 +158,7 @@ def test_whatever_ends_it_is_said_in_one_line(
     async def run_until_signal(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("merit.app.control_plane.run_until_signal", run_until_signal)
+    monkeypatch.setattr("merit.app.node.run_until_signal", run_until_signal)
     with pytest.raises(SystemExit) as ended:
         main(["up", "--state", str(tmp_path), "--json"])
     said = capsys.readouterr()

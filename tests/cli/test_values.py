@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from merit.cli.values import Duration, Moment, Pair, Quantity, Rate, distinct, span
+from merit.cli.values import Duration, Moment, Pair, Quantity, Rate, Size, distinct, span
 
 
 @pytest.mark.parametrize(
@@ -36,9 +36,23 @@ def test_no_durations(text: str):
 
 @given(st.text())
 def test_whatever_is_given_is_understood_or_refused(text: str):
-    for kind in (Duration(), Moment(1), Moment(-1), Rate(), Pair("A", "B"), Quantity()):
+    for kind in (Duration(), Moment(1), Moment(-1), Rate(), Pair("A", "B"), Quantity(), Size()):
         with contextlib.suppress(click.BadParameter):
             kind.convert(text, None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1", 1), ("512Mi", 512 * 1024**2), ("20GiB", 20 * 1024**3), ("1.5G", 1_500_000_000), ("7kB", 7_000)],
+)
+def test_sizes(text: str, size: int):
+    assert Size().convert(text, None, None) == size
+
+
+@pytest.mark.parametrize("text", ["", "B", "0", "0.5", "-1", "nan", "1 Gi", "1X", "500m", "9" * 40])
+def test_no_sizes(text: str):
+    with pytest.raises(click.BadParameter, match=r"size|less than a byte"):
+        Size().convert(text, None, None)
 
 
 def test_a_moment_is_a_date_or_counted_from_now():

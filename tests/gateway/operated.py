@@ -11,7 +11,7 @@ from merit.core.machine import Machine
 from merit.gateway.blobs_service import BlobsService
 from merit.gateway.dead_letters_service import DeadLettersService
 from merit.gateway.door import Door
-from merit.gateway.explaining import CannotExplain, Reached
+from merit.gateway.explaining import CannotExplain, FoldedSoFar
 from merit.gateway.fleet_service import FleetService
 from merit.gateway.gateway_worker_service import GatewayWorkerService
 from merit.gateway.queues_service import QueuesService
@@ -58,6 +58,10 @@ class StillCell:
         return self.machine.progress
 
     @property
+    def now_ns(self):
+        return time.time_ns()
+
+    @property
     def attached(self):
         return {name for name, seat in self.machine.seats.items() if seat.attached}
 
@@ -94,10 +98,10 @@ class ScriptedExplainer:
     """Says what a test has it say, whatever it is asked."""
 
     def __init__(self) -> None:
-        self.steps: list[Reached | Explanation | CannotExplain] = []
+        self.steps: list[FoldedSoFar | Explanation | CannotExplain] = []
         self.asked: list[tuple[Any, ...]] = []
 
-    async def explain(self, *asked: Any) -> AsyncGenerator[Reached | Explanation, None]:
+    async def explain(self, *asked: Any) -> AsyncGenerator[FoldedSoFar | Explanation, None]:
         self.asked.append(asked)
         for step in self.steps:
             if isinstance(step, CannotExplain):

@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from merit.core.explaining import Explanation, Ruling
 from merit.gateway import fleet_service, worker_watch
-from merit.gateway.explaining import CannotExplain, Reached
+from merit.gateway.explaining import CannotExplain, FoldedSoFar
 from merit.model.commands import RegisterWorker
 from merit.model.fleet import Probe, RolloutState
 from merit.model.limits import PROBES_MAX, SECOND_NS, Limits
@@ -443,7 +443,7 @@ async def test_one_that_was_given_to_somebody_is_explained_from_the_journal(plan
     allocate(plane.cell.machine)
     ruling = Ruling("w1", True, ("why not",), (("load", 3), ("turn", 0)), 1)
     told = Explanation(an_id(1), 1, "echo", "d", "least-loaded", 5, "w1", True, (ruling,), 2, "it was given")
-    plane.explainer.steps = [Reached(1, 9), told]
+    plane.explainer.steps = [FoldedSoFar(1, 9), told]
     first, last = await explained(plane)
     assert (first.progress.sequence, first.progress.last) == (1, 9)
     assert plane.explainer.asked == [(an_id(1), 1, plane.cell.state.tasks[an_id(1)].attempts[0].assigned_ns, 100)]
@@ -479,6 +479,6 @@ async def test_one_that_the_cell_has_forgotten_is_looked_for_in_the_journal(plan
     plane.cell.submit(a_spec(1))
     allocate(plane.cell.machine)
     plane.old = [plane.cell.state.tasks[an_id(1)]]
-    plane.explainer.steps = [Reached(1, 1)]
+    plane.explainer.steps = [FoldedSoFar(1, 1)]
     assert len([step async for step in plane.fleet.ExplainTask(fleet_pb2.ExplainTaskRequest(task_id=new_id()))]) == 1
     assert plane.explainer.asked[0][:2] == (an_id(1), 1)

@@ -100,6 +100,8 @@ async def test_a_filter_finds_the_tasks_for_which_all_of_it_holds(plane, in_smal
     [
         (Filter(capability="x" * 201), "filter.capability"),
         (Filter(text="x" * 2_001), "filter.text"),
+        (Filter(text="-- !"), "filter.text"),
+        (Filter(text="x " * 17), "filter.text"),
         (Filter(labels=[Label()]), "filter.labels.name"),
         (Filter(labels=[Label(name="n")] * 33), "filter.labels"),
         (Filter(submitted_from_ns=-1), "filter.submitted_from_ns"),

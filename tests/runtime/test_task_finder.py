@@ -2,16 +2,27 @@
 
 import os
 
+import msgspec
 import pytest
 
 from merit.core.codec import encode_event
+from merit.core.projecting import Projection
+from merit.core.state import KeyEntry, State
+from merit.core.submitting import asked_for
 from merit.model.events import TaskSubmitted
+from merit.model.ids import id_time_ns
+from merit.model.limits import SECOND_NS
 from merit.model.record import seal
-from merit.model.tasks import Priority, Terms
+from merit.model.tasks import Priority, TaskState, Terms
+from merit.ports.read_model import Portion, Reached, ReadModelUnavailable
 from merit.runtime.task_finder import TaskFinder
+from merit.storage.memory_journal import MemoryDisk, MemoryJournal
+from merit.storage.memory_read_model import MemoryReadModel
 from merit.storage.sqlite_journal import SqliteJournal
 from merit.storage.sqlite_reader import open_reader
-from merit.testing.builders import START_NS, an_id
+from merit.testing.builders import START_NS, an_id, submit, with_terms
+from merit.testing.read_model_contract import a_row
+from tests.app.a_life import Life
 
 TASKS = 2_000
 
@@ -48,3 +59,127 @@ async def test_a_key_is_found_for_its_own_tenant_only(finder):
 async def test_looking_for_thousands_of_keys_costs_no_more_than_for_one(finder):
     keys = [("default", os.urandom(12).hex()) for _ in range(60_000)]
     assert await finder.keys([*keys, ("default", "key 7")]) == await finder.keys([("default", "key 7")])
+
+
+class Remembered:
+    """A life in a journal, and a read model that knows it up to some record."""
+
+    def __init__(self, tasks=40):
+        self.disk = MemoryDisk("cell-1")
+        self.life = Life(MemoryJournal(self.disk), now_ns=id_time_ns(an_id(0)))
+        self.life.go_on(tasks)
+        self.model = MemoryReadModel()
+
+    def know(self, records):
+        projection = Projection(State())
+        for record in self.disk.records[:records]:
+            projection.fold(record)
+        tasks, workers = projection.take()
+        self.model.clear()
+        self.model.write(Portion(0, Reached(projection.state.sequence, 1), tasks, workers))
+
+    def finder(self, **changed):
+        given = {"open_read_model": self.model.opened, "state": None, **changed}
+        return TaskFinder(lambda: MemoryJournal(self.disk), **given)
+
+
+@pytest.mark.parametrize("known", [0, 1, 17, 60, 1_000])
+async def test_tasks_are_found_whole_wherever_they_are_remembered(known):
+    past = Remembered()
+    past.know(known)
+    ids = [an_id(number) for number in range(1, 42)]
+    whole = {task.id: task for task in await TaskFinder(lambda: MemoryJournal(past.disk)).tasks(ids)}
+    assert len(whole) == 40
+    found = {task.id: task for task in await past.finder().tasks(ids)}
+    # The one put together of its own events does not know its place among others.
+    assert {task.id: msgspec.structs.replace(task, order=0, due_ns=0) for task in found.values()} == {
+        task.id: msgspec.structs.replace(task, order=0, due_ns=0) for task in whole.values()
+    }
+    assert found[an_id(1)].parameters == b'{"n":1}'
+    assert found[an_id(1)].result == b'"done"'
+    assert not any(task.contents_gone for task in found.values())
+    (one,) = await past.finder().tasks([an_id(7)])
+    assert one.state is TaskState.DEAD
+    assert await past.finder().tasks([]) == []
+
+
+async def test_only_what_the_read_model_does_not_know_is_looked_for_in_the_journal():
+    past = Remembered()
+    past.know(1_000)
+    read = []
+
+    class Watched(MemoryJournal):
+        def read(self, first=None, last=None):
+            for record in super().read(first, last):
+                read.append(record.first)
+                yield record
+
+    finder = TaskFinder(lambda: Watched(past.disk), past.model.opened)
+    assert len(await finder.tasks([an_id(20)])) == 1
+    assert await finder.tasks([an_id(999)]) == []
+    assert await finder.keys([("default", "nobody's")]) == {}
+    assert 0 < len(read) < len(past.disk.records) / 2
+
+
+async def test_after_compaction_a_task_is_shown_without_its_contents_and_its_outcome_says_so():
+    past = Remembered()
+    past.know(1_000)
+    until = past.disk.records[60].first
+    while past.life.journal.compact(until) < until:
+        pass
+    found = await past.finder().tasks([an_id(1), an_id(39), an_id(7)])
+    old, dead, young = sorted(found, key=lambda task: task.id)
+    assert (old.state, old.parameters, old.result, old.contents_gone) == (TaskState.COMPLETED, b"", b"", True)
+    assert (young.parameters, young.result, young.contents_gone) == (b'{"n":39}', b'"done"', False)
+    assert dead.failure is not None
+    outcomes = await past.finder().outcomes([an_id(1), an_id(39), an_id(7)], "default")
+    gone, failed, kept = sorted(outcomes, key=lambda outcome: outcome.task)
+    assert gone.state is TaskState.COMPLETED
+    assert gone.failure is not None
+    assert (gone.failure.kind, gone.failure.permanent) == ("expired", True)
+    assert (kept.result, kept.failure) == (b'"done"', None)
+    assert failed.failure == dead.failure
+    assert await past.finder().outcomes([an_id(1)], "them") == []
+
+
+async def test_an_id_that_came_again_is_the_later_task():
+    past = Remembered(tasks=3)
+    past.know(1_000)
+    past.life.tasks = 0
+    past.life.machine.state.tasks.clear()
+    past.life.machine.state.finals.clear()
+    past.life.go_on(1, step_ns=SECOND_NS)
+    (task,) = await past.finder().tasks([an_id(1)])
+    assert task.submitted_ns == past.life.now_ns
+
+
+async def test_without_a_read_model_the_journal_has_to_do():
+    past = Remembered()
+
+    def none():
+        raise ReadModelUnavailable("there is none yet")
+
+    finder = past.finder(open_read_model=none)
+    assert (await finder.tasks([an_id(1)]))[0].result == b'"done"'
+
+
+async def test_keys_are_those_of_final_tasks_of_late_ones_and_of_old_ones_that_live():
+    past = Remembered(tasks=2)
+    final = a_row(1, idempotency_key="final", content="0f" * 16)
+    past.model.write(Portion(0, Reached(past.life.tail[0] - 1, 1), [final]))
+    past.life.tell(submit, with_terms(3, idempotency_key="late"))
+    live = a_row(4, idempotency_key="live", state=TaskState.WAITING, parameters=b"{}").task
+    young = a_row(5, idempotency_key="young", state=TaskState.WAITING, submitted_ns=live.submitted_ns + 1).task
+    state = State(keys_ns=SECOND_NS, tasks={live.id: live, young.id: young})
+    state.keys[("default", "kept")] = KeyEntry(an_id(9), b"", live.submitted_ns + SECOND_NS)
+    names = [("default", name) for name in ("final", "late", "live", "young", "none")]
+    found = await past.finder(state=state).keys(names)
+    # The cell has all keys of tasks that are younger than the oldest key that it has: it need not look for them.
+    assert {name: entry.task for (_, name), entry in found.items()} == {
+        "final": an_id(1),
+        "late": an_id(3),
+        "live": an_id(4),
+    }
+    assert found["default", "final"].content == bytes.fromhex("0f" * 16)
+    assert found["default", "live"].content == asked_for(with_terms(4))
+    assert len(await past.finder(state=State(tasks={live.id: live, young.id: young})).keys(names)) == 4

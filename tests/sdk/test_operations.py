@@ -40,7 +40,9 @@ async def test_tasks_are_found_by_all_that_a_filter_knows(scripted):
     task.terms.labels.add(name="a", value="b")
     task.terms.retry.lost = 0
     task.terms.not_safe_to_repeat = True
-    plane.answers["ListTasks"] = lambda _: tasks_pb2.ListTasksResponse(tasks=[task], next_cursor="n")
+    plane.answers["ListTasks"] = lambda _: tasks_pb2.ListTasksResponse(
+        tasks=[task], next_cursor="n", sequence=7, lacking="the last moments"
+    )
     where = Where(
         states=["running", "DEAD"],
         capability="c",
@@ -53,7 +55,11 @@ async def test_tasks_are_found_by_all_that_a_filter_knows(scripted):
         worker="w",
     )
     async with AsyncClient(address) as merit:
-        page = await merit.tasks(where=where, limit=5)
+        page = await merit.tasks(where=where, limit=5, at_least=6)
+        assert (page.sequence, page.lacking) == (7, "the last moments")
+        assert asked(plane, "ListTasks").at_least == 6
+        with pytest.raises(ValueError, match="at_least"):
+            await merit.tasks(at_least=-1)
         message = asked(plane, "ListTasks").filter
         assert list(message.states) == [4, 6]
         assert [(label.name, label.value) for label in message.labels] == [("a", "b")]

@@ -13,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
+from merit.model.searchable import places, texts_at
 from merit.sdk.context import Context
 from merit.sdk.schema import CapabilityError, InvalidInput, InvalidOutput, Parameter, build_signature, signature_of
+from merit.sdk.searchable import Searchable
 
 
 class Colour(enum.Enum):
@@ -341,3 +343,30 @@ def test_typeddict_of_typing_works_before_python_3_12():
         build_signature("t", [Parameter("spans", dict[str, list[Span]] | None)], None), {"spans": {"a": [{"first": 1}]}}
     )
     assert decoded == {"spans": {"a": [{"first": 1}]}}
+
+
+def test_parameters_that_are_searchable_are_marked_wherever_they_stand():
+    def publish(
+        title: Annotated[str, Searchable],
+        day: Annotated[Day, Searchable],
+        authors: list[Annotated[str, Searchable]],
+        secret: str,
+        note: Annotated[str | None, Searchable] = None,
+    ) -> None: ...
+
+    signature = signature_of(publish, "publish")
+    marked = places(json.dumps(signature.input_schema).encode())
+    assert set(marked) == {("title",), ("day",), ("authors", ""), ("note",)}
+    given = {"title": "T", "day": {"date": "2026-01-02", "note": "N"}, "authors": ["A", "B"], "secret": "S"}
+    assert decode(signature, given)["authors"] == ["A", "B"]
+    assert sorted(texts_at(marked, json.dumps(given).encode())) == ["2026-01-02", "A", "B", "N", "T"]
+
+
+def test_a_mark_costs_nothing_when_parameters_are_read():
+    def plain(title: str) -> None: ...
+    def marked(title: Annotated[str, Searchable]) -> None: ...
+
+    assert signature_of(marked, "m").decode.__name__ == signature_of(plain, "p").decode.__name__
+    assert decode(signature_of(marked, "m"), {"title": "x"}) == {"title": "x"}
+    with pytest.raises(InvalidInput, match="title"):
+        decode(signature_of(marked, "m"), {"title": 1})

@@ -12,10 +12,10 @@ import pytest
 
 from merit.model.record import Record, Tail, after
 from merit.ports.journal import JournalError, JournalUnavailable, OutcomeUnknown
-from merit.storage import sqlite_journal
+from merit.storage import sqlite_compaction, sqlite_journal
 from merit.storage.sqlite_journal import SqliteJournal
 from merit.storage.verify import verify_journal
-from merit.testing.journal_contract import CELL, batch
+from merit.testing.journal_contract import CELL, batch, compact_all
 from merit.testing.sqlite_faults import PowerCut, WatchedVfs, sqlite_error
 
 
@@ -41,11 +41,15 @@ class FailingDisk:
         perform(step.data)
 
 
-def recover(directory, acknowledged, vfs=None):
-    """Opens anew, checks that everything acknowledged is there and at most one record more, and goes on."""
+def recover(directory, acknowledged, vfs=None, compacted=1):
+    """Opens anew, checks that everything acknowledged is there, but for what may have been compacted away, and at most one
+    record more, and goes on."""
     with closing(SqliteJournal(directory, CELL, vfs=vfs)) as journal:
         tail = journal.lead("next", 2)
         assert verify_journal(journal).ok
+        begins = journal.base().next
+        assert begins <= compacted
+        acknowledged = [record for record in acknowledged if record.first >= begins]
         found = list(journal.read())
         assert found[: len(acknowledged)] == acknowledged
         assert len(found) <= len(acknowledged) + 1
@@ -263,6 +267,7 @@ def test_what_a_failed_sync_left_in_memory_endangers_nothing_after_it(tmp_path):
 def test_power_cuts(tmp_path, monkeypatch):
     """At any step, with any part of what was not synced lost or torn: what was acknowledged is there, whole, and the journal goes on."""
     monkeypatch.setattr(sqlite_journal, "_LOG_BYTES", 512 * 1024)  # what lies there is copied at every step
+    monkeypatch.setattr(sqlite_compaction, "PORTION_RECORDS_MAX", 1)
     steps = []
 
     def note(step, perform):
@@ -276,6 +281,7 @@ def test_power_cuts(tmp_path, monkeypatch):
     start = files_of(home)
     vfs = WatchedVfs("noted", note)
     acknowledged = []
+    compactions = [(0, 1)]
     try:
         for life in range(3):
             with closing(SqliteJournal(home, CELL, vfs="noted")) as journal:
@@ -285,6 +291,9 @@ def test_power_cuts(tmp_path, monkeypatch):
                     journal.append(record)
                     tail = after(record)
                     acknowledged.append((len(steps), record))
+                    if number % 4 == 3:
+                        compactions.append((len(steps), record.first - 6))
+                        compact_all(journal, record.first - 6)
                     if number % 5 == 4:
                         journal.checkpoint()
                 if life == 1:
@@ -298,5 +307,6 @@ def test_power_cuts(tmp_path, monkeypatch):
         home = tmp_path / f"cut-{number}"
         home.mkdir()
         cut.leave(home, seed=number)
-        recover(home, [record for at, record in acknowledged if at <= number])
+        compacted = max(until for at, until in compactions if at < number)
+        recover(home, [record for at, record in acknowledged if at <= number], compacted=compacted)
     assert len(steps) > 200

@@ -76,8 +76,8 @@ def test_what_is_no_database_is_left_alone(tmp_path, content):
 
 
 def test_another_format_is_refused(filled):
-    execute(filled, "PRAGMA user_version = 2")
-    check_start_is_refused(filled, JournalForeign, "has format 2, and this version of Merit reads format 1")
+    execute(filled, "PRAGMA user_version = 3")
+    check_start_is_refused(filled, JournalForeign, "has format 3, and this version of Merit reads format 2")
 
 
 def test_another_cell_is_refused(filled):

@@ -6,9 +6,7 @@ import asyncio
 import gc
 import logging
 import os
-import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,41 +15,48 @@ from typing import Final
 from msgspec import Struct
 
 from merit.app.explainer import JournalExplainer
+from merit.app.follower import SNAPSHOT_EVENTS, FollowerOrders
+from merit.app.following import FollowerProcess
+from merit.app.lease import Lease
 from merit.app.restore import restore
-from merit.app.snapshot import take_snapshot
-from merit.app.state_directory import CELL, DEFAULT, StateDirectory
+from merit.app.state_directory import DEFAULT
+from merit.app.stores import Stores, open_stores
 from merit.app.strategies import load_strategies
 from merit.core.machine import Machine
+from merit.core.state import State
 from merit.gateway.blobs_service import BlobsService
 from merit.gateway.dead_letters_service import DeadLettersService
 from merit.gateway.door import Door
 from merit.gateway.fleet_service import FleetService
 from merit.gateway.gateway_worker_service import GatewayWorkerService
+from merit.gateway.memory import Memory
 from merit.gateway.queues_service import QueuesService
 from merit.gateway.registry_service import RegistryService
 from merit.gateway.schedules_service import SchedulesService
 from merit.gateway.server import GrpcServer, check_address
+from merit.gateway.settled import SettledAnswers
 from merit.gateway.streams import WorkersService
 from merit.gateway.tasks_service import TasksService
 from merit.gateway.unary.roster import UnaryWorkers
 from merit.kernel.quarantine import Stopped
 from merit.model.limits import Limits
+from merit.model.record import JournalError, Tail
+from merit.model.retention import Retention
 from merit.model.tenancy import DEFAULT_TENANT
 from merit.ports.blobs import BlobError
+from merit.ports.journal import Journal
 from merit.runtime.cell import CellLoop
 from merit.runtime.cron_planner import plan
 from merit.runtime.task_finder import TaskFinder
-from merit.storage.file_blobs import FileBlobs
-from merit.storage.file_snapshots import FileSnapshots
 from merit.storage.sqlite_journal import SqliteJournal
-from merit.storage.sqlite_reader import open_reader
 
 log = logging.getLogger("merit")
 
-SNAPSHOT_EVENTS: Final = 1_000_000
-"""A snapshot is taken when this many events have come since the last one."""
-_SNAPSHOT_EVENTS_AT_END: Final = 10_000
+LEASE_S: Final = 5.0
 _LOOK_S: Final = 0.05
+
+Ready = Callable[[str, int], None]
+"""Is told the address and the epoch when everything is up."""
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -60,24 +65,32 @@ class Settings(Struct, frozen=True, kw_only=True):
     state: Path = DEFAULT
     grpc: str = "127.0.0.1:50051"
     limits: Limits = Limits()
+    retention: Retention = Retention()
+    snapshot_events: int = SNAPSHOT_EVENTS
+    store: str = ""
+    """URL of the database that several nodes share; empty: everything is in the state directory."""
+    lease_s: float = LEASE_S
+    """With a store: who is not heard of for so long leads no more."""
 
 
 class ControlPlane:
     """``run`` it; ``stop`` it from a signal."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, stores: Stores | None = None) -> None:
         check_address(settings.grpc)
+        settings.retention.check()
         self._settings = settings
-        self._directory = StateDirectory(settings.state)
-        self._stop = asyncio.Event()
-        self._snapshot_sequence = 0
+        self._stores: Stores = stores or open_stores(settings.state)
+        self.holder = f"{socket.gethostname()}-{os.getpid()}"
+        """The name under which it leads."""
+        self.stopping = asyncio.Event()
         self._address = settings.grpc
 
     def stop(self) -> None:
         """End in an orderly way: ``run`` returns."""
-        self._stop.set()
+        self.stopping.set()
 
-    async def run(self, ready: Callable[[str, int], None] = lambda address, epoch: None) -> None:
+    async def run(self, ready: Ready = lambda address, epoch: None) -> None:
         """Lead the cell and serve it until ``stop``.
 
         Args:
@@ -88,30 +101,59 @@ class ControlPlane:
             Stopped: a defect; its cause has been set aside, start again.
             CannotListen: the address cannot be had.
         """
-        directory = self._directory
-        journal = SqliteJournal(directory.journal, CELL)
-        holder = f"{socket.gethostname()}-{os.getpid()}"
+        journal = self._stores.journal()
         try:
-            tail = journal.lead(holder, time.time_ns())
+            tail = journal.lead(self.holder, time.time_ns())
             began_s = time.monotonic()
-            state, _ = restore(journal, FileSnapshots(directory.snapshots))
-            self._snapshot_sequence = state.sequence
+            state, _ = restore(journal, self._stores.snapshots())
             log.info("state at sequence %d after %.2f s", state.sequence, time.monotonic() - began_s)
-            machine = Machine(state, load_strategies(), self._settings.limits)
-            finder = TaskFinder(lambda: open_reader(directory.journal, CELL))
-            cell = CellLoop(machine, journal, tail, holder, directory.quarantine(), finder, plan)
-            server, unary = self._server(cell, journal, finder)
-            _settle_memory()
-            unary.start()
-            self._address = await server.start()
-            log.info("cell %s, epoch %d, leads; gRPC on %s", CELL, tail.epoch, self._address)
-            ready(self._address, tail.epoch)
-            await self._serve(cell, journal, server, unary)
+            await self.lead(journal, tail, state, ready)
         finally:
             journal.close()
 
-    def _server(self, cell: CellLoop, journal: SqliteJournal, finder: TaskFinder) -> tuple[GrpcServer, UnaryWorkers]:
-        blobs = FileBlobs(self._directory.blobs)
+    async def lead(self, journal: Journal, tail: Tail, state: State, ready: Ready, lease: Lease | None = None) -> None:
+        """Serve the cell for one term, which ends with ``stop``, or with what is raised.
+
+        Args:
+            journal: led already.
+            tail: what that gave.
+            state: at the tail; nobody else's from now on.
+            ready: as for ``run``.
+            lease: on which it is led. The term ends with it, and in an orderly end it is given back as soon as nothing more
+                is taken in.
+
+        Raises:
+            As ``run``.
+        """
+        stores, settings = self._stores, self._settings
+        # In a thread: it may take longer than a lease lasts.
+        machine = await asyncio.to_thread(Machine, state, load_strategies(), settings.limits)
+        finder = TaskFinder(stores.reader, stores.read_model_reader, state)
+        cell = CellLoop(machine, journal, tail, self.holder, stores.directory.quarantine(), finder, plan)
+        try:
+            if lease is not None:
+                lease.tell(cell.leads_until)
+            orders = FollowerOrders(retention=settings.retention, snapshot_events=settings.snapshot_events)
+            follower = FollowerProcess(stores, orders, lambda: cell.state.sequence)
+            memory = Memory(stores.read_model_reader, follower)
+            server, unary = self._server(cell, journal, finder, memory)
+            _settle_memory()
+            unary.start()
+            self._address = await server.start()
+            log.info("cell %s, epoch %d, leads; gRPC on %s", journal.cell, tail.epoch, self._address)
+            ready(self._address, tail.epoch)
+            try:
+                await self._serve(cell, journal, server, unary, follower, lease)
+            finally:
+                await memory.close()
+        finally:
+            await cell.close()
+
+    def _server(
+        self, cell: CellLoop, journal: Journal, finder: TaskFinder, memory: Memory
+    ) -> tuple[GrpcServer, UnaryWorkers]:
+        blobs = self._stores.blobs()
+        store = "postgresql" if self._settings.store else "sqlite"
 
         def load_blob(digest: str) -> bytes:
             try:
@@ -127,72 +169,87 @@ class ControlPlane:
         server = GrpcServer(
             self._settings.grpc,
             WorkersService(cell, door),
-            TasksService(cell, door, finder.tasks, journal.size_bytes),
+            TasksService(cell, door, finder.tasks, journal.size_bytes, memory, store),
             BlobsService(blobs),
             QueuesService(cell),
             DeadLettersService(cell),
             SchedulesService(cell, door),
-            FleetService(cell, door, finder.tasks, JournalExplainer(self._directory, self._settings.limits)),
+            FleetService(cell, door, finder.tasks, JournalExplainer(self._stores, self._settings.limits)),
             RegistryService(cell, door, unary, address),
             GatewayWorkerService(cell, door, blobs, finder.keys, address),
+            interceptors=(SettledAnswers(cell),),
         )
         return server, unary
 
-    async def _serve(self, cell: CellLoop, journal: SqliteJournal, server: GrpcServer, unary: UnaryWorkers) -> None:
-        stopping = asyncio.create_task(self._stop.wait())
-        keeping = asyncio.create_task(self._keep(cell, journal))
+    async def _serve(
+        self,
+        cell: CellLoop,
+        journal: Journal,
+        server: GrpcServer,
+        unary: UnaryWorkers,
+        follower: FollowerProcess,
+        lease: Lease | None,
+    ) -> None:
+        stopping = asyncio.create_task(self.stopping.wait())
+        keeping = asyncio.create_task(self._keep(journal, follower))
+        following = asyncio.create_task(follower.run())
+        ends = (stopping, cell.failed, keeping, *((lease.lost,) if lease is not None else ()))
         try:
-            await asyncio.wait((stopping, cell.failed, keeping), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             error = cell.failed.result() if cell.failed.done() else None
             if isinstance(error, Stopped):
-                self._directory.set_aside(error)
+                self._stores.directory.set_aside(error)
             if keeping.done() and error is None:
                 keeping.result()
+            if lease is not None and error is None:
+                lease.check()
         finally:
             for task in (stopping, keeping):
                 task.cancel()
             # What has failed is raised above; here it must not keep the streams from being ended.
             await asyncio.gather(stopping, keeping, return_exceptions=True)
             await cell.close()
-            await unary.close()
-            await server.stop(0.5)
+            if lease is not None and self.stopping.is_set():
+                await asyncio.to_thread(journal.close)  # whoever stands by goes on while the rest here comes to its end
+            # Now there is nothing more to follow; it ends while the streams do.
+            await asyncio.gather(follower.stop(), _close(unary, server))
+            await asyncio.gather(following, return_exceptions=True)
         if error is not None:
             raise error
-        if cell.state.sequence - self._snapshot_sequence >= _SNAPSHOT_EVENTS_AT_END:
-            await asyncio.to_thread(take_snapshot, self._directory)
 
-    async def _keep(self, cell: CellLoop, journal: SqliteJournal) -> None:
-        """Housekeeping beside the cell: checkpoints in a thread, snapshots in a process."""
-        snapshot: asyncio.subprocess.Process | None = None
+    async def _keep(self, journal: Journal, follower: FollowerProcess) -> None:
+        """Housekeeping beside the cell: checkpoints and compaction in a thread, a look at the follower."""
+        compacted = 1
         while True:
             await asyncio.sleep(_LOOK_S)
-            if journal.checkpoint_due:
+            follower.look()
+            if isinstance(journal, SqliteJournal) and journal.checkpoint_due:
                 await asyncio.to_thread(journal.checkpoint)
-            if snapshot is not None and snapshot.returncode is not None:
-                if snapshot.returncode:
-                    log.error("no snapshot could be taken (exit code %d); starts take longer", snapshot.returncode)
-                snapshot = None
-            if snapshot is None and cell.state.sequence - self._snapshot_sequence >= SNAPSHOT_EVENTS:
-                self._snapshot_sequence = cell.state.sequence
-                try:
-                    snapshot = await asyncio.create_subprocess_exec(
-                        sys.executable, "-m", "merit.app.snapshot", str(self._directory.path)
-                    )
-                except OSError as error:  # no memory or no process to be had just now: no reason to end the cell
-                    log.error("no snapshot could be taken (%s); starts take longer", error)
+            until = follower.compact
+            if compacted < until:
+                # A portion only, since appends wait for it; and until there is no more that can be removed just now.
+                first = await asyncio.to_thread(_compact, journal, until)
+                compacted = first if first > compacted else until
+
+
+async def _close(unary: UnaryWorkers, server: GrpcServer) -> None:
+    await unary.close()
+    await server.stop(0.5)
+
+
+def _compact(journal: Journal, until: int) -> int:
+    """Where the journal begins now; 0: it could not be compacted."""
+    try:
+        return journal.compact(until)
+    except JournalError as error:
+        # If the journal is not in order, appends will find so; if they do not, it grows.
+        log.error("the journal could not be compacted, and is not until more of it is to go: %s", error)
+        return 0
 
 
 def _settle_memory() -> None:
     """What is there at the start stays; and hot structures hold no cycles, so that collecting seldom costs nothing."""
+    gc.unfreeze()  # what a former term left behind
     gc.collect()
     gc.freeze()
     gc.set_threshold(200_000, 20, 100)
-
-
-async def run_until_signal(settings: Settings, ready: Callable[[str, int], None] = lambda address, epoch: None) -> None:
-    """Run a control plane until SIGTERM or SIGINT; raises what ``ControlPlane.run`` raises."""
-    plane = ControlPlane(settings)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, plane.stop)
-    await plane.run(ready)

@@ -1,4 +1,4 @@
-"""Explains a past decision from the journal, in a process of its own: ``python -m merit.app.explain`` and the arguments of
+"""Explains a past decision from the journal, in a process of its own: ``python -m merit.app.explain`` and the argument of
 ``main``. It is started by ``merit.app.explainer``, beside the running cell, which it does not slow.
 
 It folds the journal to just before the event that bound the task to its worker, from the latest snapshot before it
@@ -12,27 +12,22 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from hashlib import sha256
-from pathlib import Path
+from contextlib import closing
 from typing import Final
 
 import msgspec
 
-from merit.app.restore import restore
-from merit.app.state_directory import CELL, StateDirectory
+from merit.app.past import fold_until
+from merit.app.stores import stores_of_environment
 from merit.app.strategies import load_strategies
-from merit.core.apply import apply
 from merit.core.codec import decode_event
 from merit.core.explaining import Explanation, explain_assigned
-from merit.core.state import State
 from merit.model.events import AttemptAssigned
 from merit.model.limits import SECOND_NS, Limits
 from merit.model.record import JournalError, Record
 from merit.ports.journal import JournalReader
 from merit.ports.snapshots import SnapshotStore, SnapshotUnavailable
 from merit.runtime.task_finder import first_since
-from merit.storage.file_snapshots import FileSnapshots
-from merit.storage.sqlite_reader import open_reader
 
 _CLOCK_BACK_NS: Final = 3600 * SECOND_NS
 """How far the clock may have been set back between two leaders for the event to be found."""
@@ -76,8 +71,7 @@ def explain(
     """
     record, place, event = _find(reader, asked)
     last = record.first + place - 1
-    state, _ = restore(reader, snapshots, lambda sequence: reached(sequence, last), record.first - 1)
-    _fold_part(state, record, place)
+    state = fold_until(reader, snapshots, last, lambda sequence: reached(sequence, last))
     reached(last, last)
     return explain_assigned(state, event, record.time_ns, load_strategies(), asked.limits, asked.rulings_max)
 
@@ -97,14 +91,9 @@ def _find(reader: JournalReader, asked: Asked) -> tuple[Record, int, AttemptAssi
                     event = decode_event(data)
                     if isinstance(event, AttemptAssigned) and (event.task, event.number) == (asked.task, asked.number):
                         return record, place, event
-    raise LookupError(f"the journal does not say to whom attempt {asked.number} of task {asked.task} was given")
-
-
-def _fold_part(state: State, record: Record, count: int) -> None:
-    """The first events of a record that follows the state."""
-    payloads = {sha256(payload).digest(): payload for payload in record.payloads}
-    for data in record.events[:count]:
-        apply(state, decode_event(data), payloads, record.time_ns)
+    first = reader.base().next
+    gone = f": it begins with event {first:,}, and what was before is not kept any more" if first > 1 else ""
+    raise LookupError(f"the journal does not say to whom attempt {asked.number} of task {asked.task} was given{gone}")
 
 
 def _say(told: Told) -> None:
@@ -131,20 +120,19 @@ def _bound_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (bound if most == resource.RLIM_INFINITY else min(bound, most), most))
 
 
-def main(directory: str, asked: str) -> None:
-    """Write the answer to stdout, a JSON document a line (``Told``).
+def main(asked: str) -> None:
+    """Write the answer to stdout, a JSON document a line (``Told``). The environment says where the control plane keeps its
+    state (``stores_of_environment``).
 
     Args:
-        directory: in which the control plane keeps its state.
         asked: ``Asked`` as JSON.
     """
     os.nice(10)
     _bound_memory()
-    paths = StateDirectory(Path(directory))
     try:
-        with open_reader(paths.journal, CELL) as reader:
+        with closing(stores_of_environment()) as stores, closing(stores.reader()) as reader:
             wanted = msgspec.json.decode(asked, type=Asked)
-            found = explain(reader, FileSnapshots(paths.snapshots), wanted, _FoldNews())
+            found = explain(reader, stores.snapshots(), wanted, _FoldNews())
     except MemoryError:
         _say(Told(problem="the state of then does not fit into half of this machine's memory"))
     except (LookupError, JournalError, SnapshotUnavailable, ValueError) as error:

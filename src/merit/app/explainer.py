@@ -11,9 +11,9 @@ from typing import Final
 import msgspec
 
 from merit.app.explain import Asked, Told
-from merit.app.state_directory import StateDirectory
+from merit.app.stores import Stores
 from merit.core.explaining import Explanation
-from merit.gateway.explaining import CannotExplain, Reached
+from merit.gateway.explaining import CannotExplain, FoldedSoFar
 from merit.model.limits import Limits
 
 WAITING_MAX: Final = 8
@@ -26,19 +26,19 @@ class JournalExplainer:
     """An ``Explainer`` of one control plane.
 
     Args:
-        directory: in which it keeps its state.
+        stores: where it keeps its state.
         limits: which it goes by.
     """
 
-    def __init__(self, directory: StateDirectory, limits: Limits) -> None:
-        self._directory = directory
+    def __init__(self, stores: Stores, limits: Limits) -> None:
+        self._stores = stores
         self._limits = limits
         self._one_at_a_time = asyncio.Lock()
         self._waiting = 0
 
     async def explain(
         self, task_id: str, number: int, assigned_ns: int, rulings_max: int
-    ) -> AsyncGenerator[Reached | Explanation, None]:
+    ) -> AsyncGenerator[FoldedSoFar | Explanation, None]:
         """See ``Explainer.explain``."""
         if self._waiting >= WAITING_MAX:
             raise CannotExplain(f"{WAITING_MAX} decisions wait to be explained already; try again later", busy=True)
@@ -53,7 +53,7 @@ class JournalExplainer:
                 async for told in answers:
                     if told.problem:
                         raise CannotExplain(told.problem)
-                    yield told.explanation or Reached(told.sequence, told.last)
+                    yield told.explanation or FoldedSoFar(told.sequence, told.last)
         finally:
             self._one_at_a_time.release()
 
@@ -63,9 +63,10 @@ class JournalExplainer:
         end_s = loop.time() + TIME_S_MAX
         try:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "merit.app.explain", str(self._directory.path), asked),
+                *(sys.executable, "-m", "merit.app.explain", asked),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
+                env=self._stores.environment(),
                 limit=_LINE_BYTES_MAX,
             )
         except OSError as error:

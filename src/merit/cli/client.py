@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
-from merit.cli import output
+from merit.cli import output, present
 from merit.cli.output import CliError
 from merit.model.ids import is_task_id
 from merit.model.tasks import Refusal
@@ -24,7 +25,7 @@ def ask(
     timeout_s: float | None = None,
     tenant: str = DEFAULT_TENANT,
 ) -> Answer:
-    """Connect, do the work, and disconnect.
+    """Connect, do the work, and disconnect. With ``merit at`` the past answers in place of the control plane.
 
     Args:
         server: ``HOST:PORT`` of the control plane.
@@ -39,9 +40,14 @@ def ask(
     """
 
     async def run() -> Answer:
-        async with AsyncClient(server, connect_timeout_s=connect_timeout_s, tenant=tenant) as client:
-            async with asyncio.timeout(timeout_s):
-                return await work(client)
+        there = present.visited()
+        answering = nullcontext(server) if there is None else there.server()
+        async with (
+            answering as address,
+            AsyncClient(address, connect_timeout_s=connect_timeout_s, tenant=tenant) as client,
+            asyncio.timeout(timeout_s),
+        ):
+            return await work(client)
 
     try:
         return asyncio.run(run())

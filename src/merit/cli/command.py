@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from merit.cli import output
+from merit.cli import output, present
 from merit.cli.values import Duration
 from merit.model.tenancy import DEFAULT_TENANT
 
@@ -87,6 +87,29 @@ class Address(click.ParamType):  # type: ignore[type-arg]  # older versions of c
         return str(value)
 
 
+class Addresses(Address):
+    """``HOST:PORT``, or several with commas between them."""
+
+    name = "HOST:PORT,…"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        convert = super().convert
+        return ",".join(convert(part.strip(), param, ctx) for part in str(value).split(","))
+
+
+def again(command: Sequence[str], server: str) -> list[str]:
+    """The words of a command line that asks the same control plane, about the same moment.
+
+    Args:
+        command: its own words, without those that say whom it asks.
+        server: whom this command asks.
+    """
+    there = present.visited()
+    if there is not None:
+        return [*there.again, *command]
+    return ["merit", *command, *(["--server", server] if server != DEFAULT_SERVER else [])]
+
+
 def json_option(function: Function) -> Function:
     """``--json``."""
     option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, nothing else there.")
@@ -97,12 +120,12 @@ def server_option(function: Function) -> Function:
     """``--server``, with MERIT_SERVER as its default."""
     option = click.option(
         "--server",
-        type=Address(),
+        type=Addresses(),
         default=DEFAULT_SERVER,
         show_default=True,
         envvar="MERIT_SERVER",
         show_envvar=True,
-        help="The control plane.",
+        help="The control plane; of several nodes all addresses.",
     )
     return option(function)
 
@@ -136,6 +159,20 @@ def tenant_option(function: Function) -> Function:
 def yes_option(function: Function) -> Function:
     """``--yes``."""
     return click.option("--yes", is_flag=True, help="Do not ask first; with --json nobody is asked either.")(function)
+
+
+def store_option(function: Function) -> Function:
+    """``--store``, with MERIT_STORE as its default."""
+    option = click.option(
+        "--store",
+        metavar="URL",
+        default="",
+        envvar="MERIT_STORE",
+        show_envvar=True,
+        help="The database in which several nodes keep their state: postgresql://user@host/database. Everybody sees what is"
+        " in a command line: give the password in PGPASSWORD, ~/.pgpass or MERIT_STORE.",
+    )
+    return option(function)
 
 
 def state_option(function: Function) -> Function:

@@ -12,10 +12,10 @@ from msgspec.structs import replace
 from merit.cli import output
 from merit.cli.client import ask, checked_id, refusal_view
 from merit.cli.command import (
-    DEFAULT_SERVER,
     Function,
     MeritCommand,
     MeritGroup,
+    again,
     connect_option,
     json_option,
     server_option,
@@ -68,8 +68,7 @@ def list_dead(where: Where, limit: int, cursor: str, server: str, connect_timeou
     elif page.tasks:
         write_lines(_rows(page.tasks, terminal_width()))
         if page.next_cursor:
-            said += ["--server", server] if server != DEFAULT_SERVER else []
-            more = ["merit", "dead", "list", *said, "--limit", str(limit), "--cursor", page.next_cursor]
+            more = again(["dead", "list", *said, "--limit", str(limit), "--cursor", page.next_cursor], server)
             note(f"more: {shlex.join(more)}")
     else:
         note(f"merit: no {'more ' if cursor else ''}dead letters{' with ' if said else ''}{shlex.join(said)}")

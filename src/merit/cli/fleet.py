@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from merit.cli import output
+from merit.cli.at import at_option
 from merit.cli.client import ask
 from merit.cli.command import MeritCommand, connect_option, json_option, server_option, yes_option
 from merit.cli.output import CliError, add_item, begin_list, note, table, write_json, write_lines
@@ -70,6 +71,7 @@ def _filter_options(function: Function) -> Function:
     codes=_ENDS,
 )
 @_filter_options
+@at_option
 @server_option
 @connect_option
 @json_option
@@ -111,6 +113,7 @@ def list_worker(where: WorkerWhere, server: str, connect_timeout_s: float, as_js
 
 @click.command("show", cls=MeritCommand, example="merit worker show w1", codes=_ENDS)
 @click.argument("worker_id", metavar="WORKER")
+@at_option
 @server_option
 @connect_option
 @json_option

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -13,31 +13,55 @@ from typing import Any
 import click
 import msgspec
 
-from merit.app.state_directory import StateDirectory
+from merit.app.stores import Stores, open_stores
 from merit.cli import output
-from merit.cli.command import MeritCommand, MeritGroup, json_option, state_option
-from merit.cli.output import CliError, note, write_json, write_lines
+from merit.cli.command import MeritCommand, MeritGroup, json_option, state_option, store_option
+from merit.cli.journal_replay import replay
+from merit.cli.journal_trail import check, explained, export, journal_error, key, keys_option
+from merit.cli.output import note, write_json, write_lines
 from merit.core.codec import UnreadableEvent, decode_event
 from merit.core.story import plain
 from merit.model.events import WorkerJoined
-from merit.model.record import JournalCorrupt, JournalError, Record
+from merit.model.record import JournalError, Record
 from merit.model.workers import Offer
-from merit.storage.sqlite_reader import SqliteReader, open_reader
+from merit.ports.journal import JournalReader
+from merit.ports.signer import SignerUnavailable
+from merit.storage.key_file import KeyFile
 from merit.storage.verify import Verification, verify_journal
 
 
 @click.group(cls=MeritGroup, example="merit journal verify --state .merit")
 def journal() -> None:
-    """Verify the journal, or show what is in it."""
+    """Verify the journal, show what is in it, hand out what proves what became of a task."""
 
 
-@journal.command("verify", cls=MeritCommand, example="merit journal verify --state .merit", codes=(output.FAILED,))
+for command in (replay, export, check, key):
+    journal.add_command(command)
+
+
+@journal.command(
+    "verify",
+    cls=MeritCommand,
+    example="""
+    merit journal verify --state .merit
+    merit journal verify --key 3f…a9
+    """,
+    codes=(output.FAILED,),
+)
 @state_option
+@store_option
+@keys_option
 @json_option
-def verify(state: Path, as_json: bool) -> None:
-    """Read the whole journal and prove that nothing in it was altered, torn, lost or reordered."""
-    with _reading(state) as reader:
-        found = verify_journal(reader, reader.cell, _progress())
+def verify(state: Path, store: str, keys: tuple[bytes, ...], as_json: bool) -> None:
+    """Read the whole journal, and its archive, and prove that nothing was altered, torn, lost or reordered.
+
+    Whoever alters it can compute all its hashes anew. So it is compared with its anchors, too, which are signed, each for
+    many records: with the key of this state directory, or with one of those given with --key.
+    """
+    with explained():
+        stores = open_stores(state, store)
+        with closing(stores.reader()) as reader, closing(stores.archive()) as archive:
+            found = verify_journal(reader, reader.cell, _progress(), archive, (*keys, *_own_key(stores)))
     if as_json:
         write_json(
             {
@@ -64,20 +88,28 @@ def verify(state: Path, as_json: bool) -> None:
     codes=(output.FAILED,),
 )
 @state_option
+@store_option
 @click.option("--task", metavar="ID", help="Only events of this task.")
 @click.option("--worker", metavar="NAME", help="Only events of this worker.")
-@click.option("--first", type=click.IntRange(1, 2**62), default=1, show_default=True, help="Sequence to begin with.")
+@click.option("--first", type=click.IntRange(1, 2**62), help="Sequence to begin with; by default the first there is.")
 @click.option("--last", type=click.IntRange(1, 2**62), help="Sequence to end with.")
 @click.option("--payloads", is_flag=True, help="Show parameters, results and trails instead of their digests.")
 @json_option
 def show(
-    state: Path, task: str | None, worker: str | None, first: int, last: int | None, payloads: bool, as_json: bool
+    state: Path,
+    store: str,
+    task: str | None,
+    worker: str | None,
+    first: int | None,
+    last: int | None,
+    payloads: bool,
+    as_json: bool,
 ) -> None:
     """Show events: sequence, time, name and fields. They are verified as they are read."""
     wanted = {name: value for name, value in (("task", task), ("worker", worker)) if value is not None}
     seen = found = 0
 
-    def chosen(reader: SqliteReader) -> Iterator[dict[str, Any]]:
+    def chosen(reader: JournalReader) -> Iterator[dict[str, Any]]:
         nonlocal seen, found
         for event in _events(reader, first, last, payloads):
             seen = event["sequence"]
@@ -85,28 +117,40 @@ def show(
                 found += 1
                 yield event
 
-    with _reading(state) as reader:
+    with explained(), closing(open_stores(state, store).reader()) as reader:
         if as_json:
             _write_array(chosen(reader))
         else:
             write_lines(_line(event) for event in chosen(reader))
     if wanted and not found:
         about = " and ".join(f"{name} {value}" for name, value in wanted.items())
-        where = f"in sequences {first:,} to {seen:,}" if seen else f"from sequence {first:,} on"
+        where = f"in sequences {first or 1:,} to {seen:,}" if seen else f"from sequence {first or 1:,} on"
         note(f"merit: nothing about {about} {where}")
         raise click.exceptions.Exit(output.FAILED)
 
 
-def _events(reader: SqliteReader, first: int, last: int | None, with_payloads: bool) -> Iterator[dict[str, Any]]:
+def _own_key(stores: Stores) -> list[bytes]:
+    """The public key of the state directory; a copy of the directory may have been made without it."""
+    try:
+        return [KeyFile(stores.directory.key, make=False).public_key]
+    except SignerUnavailable:
+        return []
+
+
+def _events(
+    reader: JournalReader, first: int | None, last: int | None, with_payloads: bool
+) -> Iterator[dict[str, Any]]:
     for record in reader.read(first, last):
         payloads = {sha256(one).hexdigest(): one for one in record.payloads} if with_payloads else {}
         yield from _events_of(record, first, last, payloads)
 
 
-def _events_of(record: Record, first: int, last: int | None, payloads: dict[str, bytes]) -> Iterator[dict[str, Any]]:
+def _events_of(
+    record: Record, first: int | None, last: int | None, payloads: dict[str, bytes]
+) -> Iterator[dict[str, Any]]:
     time = datetime.fromtimestamp(record.time_ns / 1e9, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     for sequence, data in enumerate(record.events, record.first):
-        if sequence < first or (last is not None and sequence > last):
+        if sequence < (first or 1) or (last is not None and sequence > last):
             continue
         event = decode_event(data)
         fields = plain(msgspec.structs.asdict(event))
@@ -159,7 +203,7 @@ def _write_array(events: Iterator[dict[str, Any]]) -> None:
             sys.stdout.write(between + msgspec.json.encode(event).decode())
             between = ","
     except (JournalError, UnreadableEvent) as error:
-        sys.stdout.write("]," + msgspec.json.encode(_error(error).view()).decode()[1:] + "\n")
+        sys.stdout.write("]," + msgspec.json.encode(journal_error(error).view()).decode()[1:] + "\n")
         note(f"merit: {error}")
         raise click.exceptions.Exit(output.FAILED) from error
     sys.stdout.write("]}\n")
@@ -175,24 +219,10 @@ def _verdict(found: Verification) -> Iterator[str]:
     verdict = "whole" if found.ok else f"DAMAGED, {found.problem_count:,} problems"
     yield f"{found.cell}: {verdict}: {what}, {found.payloads:,} payloads, {found.epochs:,} epochs"
     yield f"last hash {found.last_hash.hex()}"
-
-
-@contextmanager
-def _reading(state: Path) -> Iterator[SqliteReader]:
-    """The journal of a state directory; what goes wrong is the command's error."""
-    try:
-        with open_reader(StateDirectory(state).journal) as reader:
-            yield reader
-    except (JournalError, UnreadableEvent) as error:
-        raise _error(error) from error
-
-
-def _error(error: JournalError | UnreadableEvent) -> CliError:
-    if isinstance(error, JournalCorrupt):
-        return CliError("journal_damaged", str(error), output.FAILED, sequence=error.sequence)
-    if isinstance(error, UnreadableEvent):
-        return CliError("journal_unreadable", str(error), output.FAILED)
-    return CliError("journal_unavailable", str(error), output.USAGE)
+    if found.anchored:
+        yield f"anchored up to {found.anchored:,} by {found.anchors:,} signature{'s' if found.anchors > 1 else ''} of {', '.join(found.keys)}"
+    else:
+        yield "not anchored: whoever could write the files could have altered all of it, and computed the hashes anew"
 
 
 def _progress() -> Any:

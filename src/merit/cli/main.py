@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "dead": "Tasks that failed for good: look, try again, purge.",
     "schedule": "Tasks that come again and again.",
     "status": "Show the control plane and its workers in a few numbers.",
+    "at": "Ask about a moment of the past: merit at 14:03 worker list.",
     "journal": "Verify the journal, or show what is in it.",
     "bench": "Measure this machine.",
     "lab": "Simulate: many worlds in virtual time.",

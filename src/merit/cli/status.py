@@ -30,13 +30,15 @@ def status(server: str, connect_timeout_s: float, as_json: bool) -> None:
     if as_json:
         write_json(answer)
         return
-    fleet = answer.pop("fleet")
+    fleet, alarms = answer.pop("fleet"), answer.pop("alarms")
     width = max(len(name) for name in answer)
     write_lines(
-        f"{name.replace('_', ' '):{width}}  {value:,}" if isinstance(value, int) else f"{name:{width}}  {value}"
+        f"{name.replace('_', ' '):{width}}  {format(value, ',') if isinstance(value, int) else value}"
         for name, value in answer.items()
     )
     columns = ("id", "state", "attempts", "concurrency", "joined", "capabilities")
     rows = [[*(row[name] for name in columns[:-1]), ", ".join(row["capabilities"])] for row in fleet]
     if rows:
         write_lines(["", *table(("worker", *columns[1:]), rows)])
+    if alarms:
+        write_lines(["", *(f"ALARM: {alarm}" for alarm in alarms)])

@@ -92,7 +92,7 @@ def submit(
         write_lines([answer["id"]])
     else:
         write_result(answer)
-    if wait and answer["state"] != TaskState.COMPLETED.name:
+    if wait and (answer["state"] != TaskState.COMPLETED.name or answer["result"] is None):
         raise click.exceptions.Exit(output.FAILED)
 
 
@@ -145,7 +145,7 @@ def result_view(result: Result) -> dict[str, Any]:
     return {
         "id": result.task,
         "state": result.state.name,
-        "result": msgspec.Raw(result.json) if result.ok else None,
+        "result": msgspec.Raw(result.json) if result.json else None,
         "error": None if failure is None else msgspec.structs.asdict(failure),
         "attempts": result.attempts,
         "worker": result.worker,

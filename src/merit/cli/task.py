@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import click
 from msgspec.structs import replace
 
 from merit.cli import output
+from merit.cli.at import at_option
 from merit.cli.client import ask, checked_id, refusal_view
 from merit.cli.command import (
-    DEFAULT_SERVER,
     MeritCommand,
     MeritGroup,
+    again,
     connect_option,
     json_option,
     server_option,
@@ -24,6 +24,7 @@ from merit.cli.command import (
 )
 from merit.cli.following import NOT_RUNNING, explained, follow
 from merit.cli.output import CliError, add_item, begin_list, note, write_json, write_lines
+from merit.cli.present import now
 from merit.cli.submit import result_view, write_result
 from merit.cli.task_filter import PAGE, ask_before, check_chosen, counted, filter_options, words
 from merit.cli.task_story import story
@@ -57,35 +58,55 @@ def task() -> None:
 @click.option("--limit", type=click.IntRange(1, PAGE), default=50, show_default=True, help="So many at most.")
 @click.option("--cursor", default="", help="Where to go on, as the page before it said.")
 @click.option("--all", "whole", is_flag=True, help="All of them, however many.")
+@click.option(
+    "--at-least",
+    type=click.IntRange(0),
+    default=0,
+    metavar="SEQUENCE",
+    help="Wait until all that happened up to this event can be found; merit status says how far it is.",
+)
+@at_option
 @server_option
 @connect_option
 @json_option
 def list_tasks(
-    where: Where, limit: int, cursor: str, whole: bool, server: str, connect_timeout_s: float, as_json: bool
+    where: Where,
+    limit: int,
+    cursor: str,
+    whole: bool,
+    at_least: int,
+    server: str,
+    connect_timeout_s: float,
+    as_json: bool,
 ) -> None:
-    """Tasks, newest first: those that have not ended, and the recent ones that have.
+    """Tasks, newest first: those that have not ended, and those that have, as long as they are remembered.
 
     --since and --until are about when they were submitted.
     """
 
-    async def work(client: AsyncClient) -> tuple[int, str]:
-        count, at = 0, cursor
+    async def work(client: AsyncClient) -> tuple[int, Page]:
+        count, at, is_first = 0, cursor, True
         while True:
-            page = await client.tasks(where=where, limit=PAGE if whole else limit, cursor=at)
-            _write_page(page, as_json=as_json, is_first=not count)
-            count, at = count + len(page.tasks), page.next_cursor
-            if not (whole and at):
-                return count, at
+            wanted = PAGE if whole else limit - count
+            page = await client.tasks(where=where, limit=wanted, cursor=at, at_least=at_least)
+            _write_page(page, as_json=as_json, is_first=is_first if as_json else not count)
+            count, at, is_first = count + len(page.tasks), page.next_cursor, False
+            # A page may be short, and not be the last: the search was long.
+            if not at or (count >= limit and not whole):
+                return count, page
 
-    count, next_cursor = ask(server, work, connect_timeout_s)
+    count, last = ask(server, work, connect_timeout_s)
+    next_cursor = last.next_cursor
     said = words(where)
+    if last.lacking:
+        note(f"merit: {last.lacking}")
     if as_json:
-        write_json({"next_cursor": next_cursor})
+        write_json({"next_cursor": next_cursor, "sequence": last.sequence, "lacking": last.lacking})
     elif not count:
         note(f"merit: {'no more tasks' if cursor else 'no tasks'}{' with ' if said else ''}{shlex.join(said)}")
     elif next_cursor:
-        said += ["--server", server] if server != DEFAULT_SERVER else []
-        note(f"more: {shlex.join(['merit', 'task', 'list', *said, '--limit', str(limit), '--cursor', next_cursor])}")
+        more = again(["task", "list", *said, "--limit", str(limit), "--cursor", next_cursor], server)
+        note(f"more: {shlex.join(more)}")
 
 
 def _write_page(page: Page, *, as_json: bool, is_first: bool) -> None:
@@ -95,12 +116,13 @@ def _write_page(page: Page, *, as_json: bool, is_first: bool) -> None:
         for view in page.tasks:
             add_item(view)
     elif page.tasks:
-        lines = rows(page.tasks, terminal_width(), datetime.now(UTC))
+        lines = rows(page.tasks, terminal_width(), now())
         write_lines(lines if is_first else lines[1:])
 
 
 @task.command("show", cls=MeritCommand, example="merit task show ID", codes=(output.FAILED, output.UNREACHABLE))
 @click.argument("task_id", metavar="ID")
+@at_option
 @server_option
 @connect_option
 @json_option
@@ -152,7 +174,7 @@ def follow_task(
         write_json(answer)
     else:
         write_result(answer)
-    if answer["state"] != TaskState.COMPLETED.name:
+    if answer["state"] != TaskState.COMPLETED.name or answer["result"] is None:
         raise click.exceptions.Exit(output.FAILED)
 
 

@@ -30,7 +30,11 @@ _OPTIONS: Final = (
     click.option(
         "--label", "labels", type=Pair("NAME", "VALUE"), multiple=True, help="Only with this label; may be repeated."
     ),
-    click.option("--text", default="", help="Only with this in the description or in the message of a failure."),
+    click.option(
+        "--text",
+        default="",
+        help="Only with words that begin so in the description, in the message of a failure, or in a searchable parameter.",
+    ),
     click.option(
         "--since", "submitted_from", type=Moment(-1), help="Only submitted at this time or later; 2h: two hours ago."
     ),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 
 import click
+
+from merit.cli.present import now
 
 Value = TypeVar("Value")
 
@@ -24,7 +26,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # older versions of 
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        seconds = _seconds_of(str(value))
+        seconds = seconds_of(str(value))
         if seconds is None:
             self.fail(f"{value!r} is no duration, such as 500ms, 30s, 5m, 2h, 1d or a number of seconds", param, ctx)
         if not 0 < seconds < math.inf:
@@ -47,10 +49,10 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # as above
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
         if isinstance(value, datetime):
             return value
-        seconds = _seconds_of(str(value)) if _DURATION.fullmatch(str(value)) else None
+        seconds = seconds_of(str(value)) if _DURATION.fullmatch(str(value)) else None
         try:
             if seconds is not None:
-                return datetime.now(UTC) + self._sign * timedelta(seconds=seconds)
+                return now() + self._sign * timedelta(seconds=seconds)
             return datetime.fromisoformat(str(value)).astimezone()
         except (ValueError, OverflowError):
             side = "from now" if self._sign > 0 else "ago"
@@ -113,6 +115,23 @@ class Quantity(click.ParamType):  # type: ignore[type-arg]  # as above
             self.fail(f"{name}: {error}", param, ctx)
 
 
+class Size(click.ParamType):  # type: ignore[type-arg]  # as above
+    """Bytes above 0: a plain number, or one with a unit, such as 512Mi, 20Gi or 1.5G; a B may follow."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        from merit.sdk.amounts import quantity_of  # no line of help needs it
+
+        try:
+            size = quantity_of(str(value).removesuffix("B"))
+        except ValueError:
+            self.fail(f"{value!r} is no size, such as 512Mi, 20Gi, 1.5G or a number of bytes", param, ctx)
+        if size < 1:
+            self.fail(f"{value} is less than a byte", param, ctx)
+        return int(size)
+
+
 def distinct(option: str, pairs: Iterable[tuple[str, Value]]) -> dict[str, Value]:
     """What an option that may be repeated was given, by name. Raises ``click.UsageError`` when a name stands twice."""
     found: dict[str, Value] = {}
@@ -123,7 +142,8 @@ def distinct(option: str, pairs: Iterable[tuple[str, Value]]) -> dict[str, Value
     return found
 
 
-def _seconds_of(text: str) -> float | None:
+def seconds_of(text: str) -> float | None:
+    """The seconds that a duration has, as ``Duration`` reads it; None: it is none."""
     if _DURATION.fullmatch(text):
         return sum(float(number) * _UNITS_S[unit] for number, unit in _PART.findall(text))
     try:

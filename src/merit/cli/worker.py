@@ -17,7 +17,7 @@ from typing import Any, Final
 import click
 
 from merit.cli import output
-from merit.cli.command import Address, MeritCommand, MeritGroup, json_option, server_option
+from merit.cli.command import Address, Addresses, MeritCommand, MeritGroup, json_option, server_option
 from merit.cli.output import CliError, log_to_stderr, write_json, write_lines
 from merit.cli.values import Quantity, distinct
 from merit.model.limits import CONCURRENCY_MAX
@@ -153,7 +153,7 @@ def worker() -> None:
 )
 @click.option(
     "--registry",
-    type=Address(),
+    type=Addresses(),
     help="With --unary: announce itself to this registry, Merit's or another.",
 )
 @click.option("--tag", "tags", multiple=True, help="A word by which workers are told apart; may be repeated.")

@@ -167,15 +167,35 @@ def encode_state(state: State) -> bytes:
     )
 
 
-def decode_state(data: bytes) -> State:
-    """The state that ``encode_state`` was given.
+def _add_the_fleet(raw: list[Any]) -> list[Any]:
+    """From 2 to 3: no profiles and no homes of keys were kept, and nothing was set for the fleet.
+
+    All else that is new has defaults that mean what was. Only whose turn it was is not known any more (``Worker.given`` and
+    ``Worker.turn`` are 0 until the worker's next attempt), so that workers may take turns in another order once.
+    """
+    return [*raw, 0, 0, [], [], [], [], []]
+
+
+SNAPSHOT_UPGRADES: Mapping[int, Upgrade] = {2: _add_the_fleet}
+"""By version of the fold: what turns the array of a snapshot into that of the next version."""
+
+
+def decode_state(data: bytes, fold_version: int = FOLD_VERSION) -> State:
+    """The state that ``encode_state`` was given, by this version of the fold or by one that it can be upgraded from.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: it is something else, or of a version that is too old or too new.
     """
     try:
-        return _restore(_decode_snapshot(data))
-    except (*_UNDECODABLE, KeyError) as error:
+        if fold_version == FOLD_VERSION:
+            return _restore(_decode_snapshot(data))
+        raw = msgspec.msgpack.decode(data)
+        for version in range(fold_version, FOLD_VERSION):
+            raw = SNAPSHOT_UPGRADES[version](raw)
+        if fold_version > FOLD_VERSION:
+            raise ValueError(f"it is of a newer version of Merit (fold {fold_version}, this one has {FOLD_VERSION})")
+        return _restore(msgspec.convert(raw, _Snapshot))
+    except (*_UNDECODABLE, KeyError, TypeError) as error:
         raise ValueError(f"not a snapshot of this version: {error!r}") from error
 
 

@@ -12,12 +12,12 @@ from typing import Any
 
 from msgspec import Struct
 
-from merit.core.admission import conclude, recall_probes, set_admission
+from merit.core.admission import conclude, set_admission
 from merit.core.allocating import allocate
 from merit.core.attempts import task_due
 from merit.core.dead_letters import purge_dead, retry_dead
-from merit.core.depending import follow_up, unfinished
-from merit.core.desk import Desk, Seat
+from merit.core.depending import follow_up
+from merit.core.desk import Desk
 from merit.core.gates import GATE_KEY
 from merit.core.governing import (
     drain_worker,
@@ -29,11 +29,11 @@ from merit.core.governing import (
     set_allocation,
     tell_worker,
 )
-from merit.core.queueing import come_forward, enqueue
+from merit.core.queueing import come_forward
+from merit.core.recovering import recover
 from merit.core.rollouts import end_rollout, start_rollout
 from merit.core.schedules import (
     SCHEDULE_KEY,
-    plan,
     plan_schedule,
     remove_schedule,
     run_schedule,
@@ -41,9 +41,8 @@ from merit.core.schedules import (
     set_schedule,
 )
 from merit.core.settings import pause_queue, resume_queue, set_rule, set_tenant
-from merit.core.staffing import WORKER_KEY, attach_worker, detach_worker, take_frame, welcome, worker_due
+from merit.core.staffing import WORKER_KEY, attach_worker, detach_worker, take_frame, worker_due
 from merit.core.submitting import cancel_tasks, submit_tasks
-from merit.core.timing import arm
 from merit.model.commands import (
     Allocate,
     AttachWorker,
@@ -80,7 +79,7 @@ from merit.model.commands import (
 )
 from merit.model.effects import Effect
 from merit.model.events import Event, LeadershipStarted
-from merit.model.tasks import Refusal, TaskState
+from merit.model.tasks import Refusal
 
 
 class Decision(Struct):
@@ -140,29 +139,7 @@ def _start_leadership(desk: Desk, command: StartLeadership) -> None:
             limits.homes_max,
         )
     )
-    for rule in state.rules.values():
-        desk.gates.set(rule, desk.now_ns)
-    for name, tenant in state.tenants.items():
-        desk.backlog.shares.set_weight(name, tenant.terms.weight)
-    for capability in state.rollouts:
-        desk.lines.consider(capability)
-    for worker in state.workers.values():
-        desk.seats[worker.id] = Seat(seen_ns=desk.now_ns)
-        welcome(desk, worker)
-        desk.timers.arm(WORKER_KEY + worker.id, grace_until_ns)
-    for task in state.tasks.values():
-        if task.state.final:
-            continue
-        if task.state is TaskState.PENDING:
-            enqueue(desk, task)
-        elif task.state is not TaskState.WAITING:
-            desk.gates.hold((task,), desk.now_ns)
-        elif (doom := unfinished(state, task, desk.now_ns)) is not None:
-            desk.affected.append((task, doom))
-        arm(desk, task)
-    for planned in state.schedules.values():
-        plan(desk, planned)
-    recall_probes(desk)
+    recover(desk, grace_until_ns)
 
 
 def _awake(desk: Desk, _command: Awake) -> None:

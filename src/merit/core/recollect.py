@@ -6,7 +6,16 @@ from collections.abc import Iterable
 
 from merit.core.apply import apply
 from merit.core.state import Payloads, State
-from merit.model.events import AttemptAssigned, Event, ScheduleFired, TaskReleased, TaskSubmitted, WorkerReserved
+from merit.model.events import (
+    AttemptAssigned,
+    AttemptFailed,
+    Event,
+    ScheduleFired,
+    TaskCompleted,
+    TaskReleased,
+    TaskSubmitted,
+    WorkerReserved,
+)
 from merit.model.tasks import Task, TaskState
 from merit.model.workers import Worker, WorkerState
 
@@ -49,3 +58,20 @@ class Recollection:
     def tasks(self) -> Iterable[Task]:
         """The tasks as they are after what was taken."""
         return [task for state in self._states.values() for task in state.tasks.values()]
+
+
+def contents_at(task: Task) -> set[int]:
+    """The times of the records in which a final task's contents are."""
+    return {task.submitted_ns, task.ended_ns, *(attempt.ended_ns for attempt in task.attempts)} - {0}
+
+
+def give_back(task: Task, event: Event, payloads: Payloads) -> None:
+    """Give a final task the contents that one of its events has."""
+    if isinstance(event, TaskSubmitted):
+        task.parameters = payloads.get(event.parameters, b"")
+        return
+    attempt = task.attempt(event.number) if isinstance(event, (TaskCompleted, AttemptFailed)) else None
+    if attempt is not None:
+        attempt.trail = payloads.get(event.trail, b"")  # type: ignore[attr-defined]  # both have one
+    if isinstance(event, TaskCompleted):
+        task.result = payloads.get(event.result, b"")

@@ -36,13 +36,13 @@ class DeadLettersService(dead_letters_pb2_grpc.DeadLettersServicer):
     ) -> tasks_pb2.ListTasksResponse:
         """Dead letters, those that died last first; a page at a time."""
         try:
-            search = TaskSearch(request.filter)
+            matches = TaskSearch(request.filter).among(self._cell)
             before = _read_place(request.cursor) if request.cursor else None
         except BadField as refused:
             await refuse(context, refused)
         found: list[Task] = []
         async for portion in portions(self._cell.state.dead_letters.values()):
-            found += [task for task in portion if (before is None or _place(task) < before) and search.matches(task)]
+            found += [task for task in portion if (before is None or _place(task) < before) and matches(task)]
             # One more than the page has, which says whether there is another page.
             found = nlargest(page_size(request.limit) + 1, found, key=_place)
         response = tasks_pb2.ListTasksResponse()
@@ -104,7 +104,9 @@ class DeadLettersService(dead_letters_pb2_grpc.DeadLettersServicer):
         tenant = await tenant_of(context)
         wanted = request.filter if request.HasField("filter") else None
         try:
-            return await select(request.ids, wanted, tenant, self._cell.state.dead_letters.values(), final=True)
+            return await select(
+                self._cell, request.ids, wanted, tenant, self._cell.state.dead_letters.values(), final=True
+            )
         except BadField as refused:
             await refuse(context, refused)
 

@@ -10,7 +10,7 @@ from msgspec import Struct
 from merit.core.explaining import Explanation
 
 
-class Reached(Struct, frozen=True):
+class FoldedSoFar(Struct, frozen=True):
     """How far the journal is read: to ``sequence`` of ``last``."""
 
     sequence: int
@@ -30,7 +30,7 @@ class Explainer(Protocol):
 
     def explain(
         self, task_id: str, number: int, assigned_ns: int, rulings_max: int
-    ) -> AsyncGenerator[Reached | Explanation, None]:
+    ) -> AsyncGenerator[FoldedSoFar | Explanation, None]:
         """Why an attempt went to its worker: how far it is now and then, and at last the explanation.
 
         Args:

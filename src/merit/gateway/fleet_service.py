@@ -22,7 +22,7 @@ from merit.gateway.capability_view import (
     view_rollout,
 )
 from merit.gateway.door import Door
-from merit.gateway.explaining import CannotExplain, Explainer, Reached
+from merit.gateway.explaining import CannotExplain, Explainer, FoldedSoFar
 from merit.gateway.fields import BadField, check_id, check_name, check_range, check_text
 from merit.gateway.fleet_check import check_rollout, read_admission, read_allocation
 from merit.gateway.identity import tenant_of
@@ -90,16 +90,16 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
             check_text("cursor", request.cursor, 0, NAME_LENGTH_MAX)
         except BadField as refused:
             await refuse(context, refused)
-        desk, count_max = self._cell.desk, page_size(request.limit)
+        count_max = page_size(request.limit)
         first: list[str] = []
-        async for portion in portions(known_workers(desk), _TURN_FILTERED):
+        async for portion in portions(known_workers(self._cell.desk), _TURN_FILTERED):
             later = (name for name in portion if name > request.cursor)
-            first = nsmallest(count_max + 1, [*first, *(name for name in later if search.matches(desk, name))])
+            first = nsmallest(count_max + 1, [*first, *(name for name in later if search.matches(self._cell, name))])
         response = fleet_pb2.ListFleetResponse()
         size_bytes = 0
         async for portion in portions(first, TURN_WORKERS):
             for name in portion:
-                message = view_worker(desk, name)
+                message = view_worker(self._cell, name)
                 response.workers.append(message)
                 size_bytes += message.ByteSize()
                 if name != first[-1] and (len(response.workers) == count_max or size_bytes >= LIST_BYTES_MAX):
@@ -120,7 +120,7 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
             await context.abort(
                 grpc.StatusCode.NOT_FOUND, f"id: there is no worker {request.id}; list them with: merit worker list"
             )
-        message = view_worker(self._cell.desk, request.id)
+        message = view_worker(self._cell, request.id)
         fill_details(message, self._cell.desk)
         return message
 
@@ -336,7 +336,7 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
         try:
             async with aclosing(asked) as steps:
                 async for step in steps:
-                    if isinstance(step, Reached):
+                    if isinstance(step, FoldedSoFar):
                         reached = fleet_pb2.ExplainProgress(sequence=step.sequence, last=step.last)
                         yield fleet_pb2.ExplainStep(progress=reached)
                     else:

@@ -256,6 +256,8 @@ class GatewayWorkerService(worker_abstraction_pb2_grpc.WorkerServiceServicer):
         metadata = {TASK_KEY: outcome.task, ATTEMPTS_KEY: str(outcome.attempts), WORKER_KEY: outcome.worker}
         result = unary.TaskResult(status=_STATUS[outcome.state], metadata=metadata)
         if outcome.state is TaskState.COMPLETED:
+            if failure is not None:  # it was completed so long ago that its result is kept no longer
+                raise ValueError(f"output_json: {failure.message}")
             data = outcome.result
             if outcome.result_blob:
                 data = await asyncio.to_thread(self._blobs.get, DEFAULT_TENANT, outcome.result_blob)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Set as AbstractSet
 from heapq import nsmallest
@@ -141,7 +140,7 @@ class QueuesService(queues_pb2_grpc.QueuesServicer):
             workers=self._cell.desk.lines.offered_by(name),
             paused=name in state.paused,
             pause_reason=state.paused.get(name, ""),
-            oldest_age_ns=max(1, time.time_ns() - since_ns) if since_ns is not None else 0,
+            oldest_age_ns=max(1, self._cell.now_ns - since_ns) if since_ns is not None else 0,
             rules=[encode_rule(rule) for rule in rules if rule is not None],
         )
 

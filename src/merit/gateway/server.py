@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import grpc
@@ -39,10 +40,13 @@ _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
     ("grpc.so_reuseport", 0),  # two servers on one port would share its connections by chance
-    ("grpc.keepalive_time_ms", 10_000),  # a peer whose machine is gone is noticed within half a minute
+    (
+        "grpc.keepalive_time_ms",
+        10_000,
+    ),  # a peer whose machine is gone is noticed in about a minute: gRPC waits so long for a ping
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 1_000),  # who knows of several nodes asks every 2 s
 )
 
 
@@ -82,10 +86,11 @@ class GrpcServer:
         fleet: FleetService,
         registry: RegistryService,
         gateway_worker: GatewayWorkerService,
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
     ) -> None:
         check_address(address)
         self._address = address
-        self._server = grpc.aio.server(options=_OPTIONS)
+        self._server = grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
         worker_pb2_grpc.add_WorkersServicer_to_server(workers, self._server)
         tasks_pb2_grpc.add_TasksServicer_to_server(tasks, self._server)
         tasks_pb2_grpc.add_BlobsServicer_to_server(blobs, self._server)

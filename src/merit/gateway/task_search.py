@@ -1,18 +1,19 @@
-"""Which tasks are meant: lists of them a page at a time, and selections for orders that are about many."""
+"""Which tasks are meant: filters, checked, and selections for orders that are about many."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from msgspec import Struct
 
 from merit.gateway.fields import BadField, check_range, check_text
 from merit.gateway.portions import portions
-from merit.gateway.task_view import view_task
 from merit.gateway.terms_check import check_labels
 from merit.model.ids import is_task_id
 from merit.model.limits import DESCRIPTION_LENGTH_MAX, NAME_LENGTH_MAX, SUBMIT_TASKS_MAX
+from merit.model.search import QUERY_WORDS_MAX, TaskQuery, words
+from merit.model.searchable import Marked
 from merit.model.tasks import Refusal, Task, TaskState
 from merit.ports.cell import Cell
 from merit.wire.v1 import tasks_pb2
@@ -68,71 +69,33 @@ class TaskSearch:
             check_text(field, text, 0, length_max)
         check_range("filter.submitted_from_ns", wanted.submitted_from_ns, 0, _TIME_NS_MAX)
         check_range("filter.submitted_to_ns", wanted.submitted_to_ns, 0, _TIME_NS_MAX)
-        self._labels = tuple((label.name, label.value) for label in wanted.labels)
-        check_labels("filter.labels", self._labels)
+        labels = tuple((label.name, label.value) for label in wanted.labels)
+        check_labels("filter.labels", labels)
+        said = words(wanted.text)
+        if wanted.text and not said:
+            raise BadField("filter.text", "has no words: no letters and no digits")
+        check_range("filter.text", len(said), 0, QUERY_WORDS_MAX)
         self.empty = not wanted.ByteSize()
         """It says nothing, so that it would be about everything."""
-        self.tenant = wanted.tenant or tenant
-        self._states = states
-        self._capability = wanted.capability
-        self._schedule = wanted.schedule
-        self._worker = wanted.worker_id
-        self._text = wanted.text.casefold()
-        self._from_ns = wanted.submitted_from_ns
-        self._to_ns = wanted.submitted_to_ns or _TIME_NS_MAX
-
-    def matches(self, task: Task) -> bool:
-        """Whether the task is meant."""
-        return (
-            (not self._states or task.state in self._states)
-            and (not self._capability or task.capability == self._capability)
-            and (not self.tenant or task.tenant == self.tenant)
-            and self._from_ns <= task.submitted_ns < self._to_ns
-            and self._fits_terms(task)
-            and (not self._worker or any(attempt.worker == self._worker for attempt in task.attempts))
-            and (not self._text or self._says(task))
+        self.query = TaskQuery(
+            states=frozenset(TaskState(state) for state in states),
+            capability=wanted.capability,
+            tenant=wanted.tenant or tenant,
+            labels=labels,
+            words=said,
+            submitted_from_ns=wanted.submitted_from_ns,
+            submitted_to_ns=wanted.submitted_to_ns or _TIME_NS_MAX,
+            schedule=wanted.schedule,
+            worker=wanted.worker_id,
         )
 
-    def _fits_terms(self, task: Task) -> bool:
-        if not self._labels and not self._schedule:
-            return True
-        terms = task.terms
-        if terms is None:
-            return False
-        return (not self._schedule or terms.schedule == self._schedule) and all(
-            label in terms.labels for label in self._labels
-        )
-
-    def _says(self, task: Task) -> bool:
-        failures = (task.failure, *(attempt.failure for attempt in task.attempts))
-        texts = (task.description, *(failure.message for failure in failures if failure is not None))
-        return any(self._text in text.casefold() for text in texts)
-
-    async def page(self, cell: Cell, limit: int, cursor: str) -> tasks_pb2.ListTasksResponse:
-        """Those of the cell's tasks that are meant, newest first, without parameters, results and trails.
-
-        Args:
-            cell: whose tasks.
-            limit: 0 for the usual size of a page.
-            cursor: where the page before has ended.
-
-        Raises:
-            BadField: the cursor is none.
-        """
-        below = read_cursor(cursor) if cursor else None
-        size_bytes = 0
-        response = tasks_pb2.ListTasksResponse()
-        async for portion in portions(reversed(cell.state.tasks.values())):
-            for task in portion:
-                if (below is not None and task.order >= below) or not self.matches(task):
-                    continue
-                message = view_task(cell, task)
-                response.tasks.append(message)
-                size_bytes += message.ByteSize()
-                if len(response.tasks) == page_size(limit) or size_bytes >= LIST_BYTES_MAX:
-                    response.next_cursor = str(task.order)
-                    return response
-        return response
+    def among(self, cell: Cell) -> Callable[[Task], bool]:
+        """Says of a task of this cell whether it is meant."""
+        query = self.query
+        if not query.words:
+            return query.matches
+        marked = Marked(cell.state.offers)
+        return lambda task: query.matches(task, marked.texts(task))
 
 
 class Selection(Struct, frozen=True):
@@ -158,11 +121,18 @@ class Selection(Struct, frozen=True):
 
 
 async def select(
-    ids: Sequence[str], wanted: tasks_pb2.TaskFilter | None, tenant: str, oldest_first: Iterable[Task], *, final: bool
+    cell: Cell,
+    ids: Sequence[str],
+    wanted: tasks_pb2.TaskFilter | None,
+    tenant: str,
+    oldest_first: Iterable[Task],
+    *,
+    final: bool,
 ) -> Selection:
     """What an order is about, which names tasks or has a filter.
 
     Args:
+        cell: whose tasks they are.
         ids: as they came.
         wanted: the filter, if there is one.
         tenant: of the caller.
@@ -185,9 +155,10 @@ async def select(
     search = TaskSearch(wanted, tenant)
     if search.empty:
         raise BadField("filter", "is empty; to mean all, name the states")
+    matches = search.among(cell)
     found: list[str] = []
     async for portion in portions(oldest_first):
-        found += [task.id for task in portion if task.state.final is final and search.matches(task)]
+        found += [task.id for task in portion if task.state.final is final and matches(task)]
         if len(found) > SELECTED_MAX:
             break
-    return Selection(search.tenant, found[:SELECTED_MAX], [], more=len(found) > SELECTED_MAX, by_filter=True)
+    return Selection(search.query.tenant, found[:SELECTED_MAX], [], more=len(found) > SELECTED_MAX, by_filter=True)

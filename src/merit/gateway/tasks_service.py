@@ -11,16 +11,19 @@ from merit.gateway.answers import carry_out, refuse
 from merit.gateway.door import Door
 from merit.gateway.fields import BadField, check_text
 from merit.gateway.identity import tenant_of
+from merit.gateway.memory import Memory
 from merit.gateway.streams import converse_with_client
-from merit.gateway.task_search import TaskSearch, select
+from merit.gateway.task_pages import NotYet, TaskPages
+from merit.gateway.task_search import TaskSearch, read_cursor, select
 from merit.gateway.task_view import view_task
 from merit.model.commands import CancelTasks
 from merit.model.ids import is_task_id
-from merit.model.limits import DESCRIPTION_LENGTH_MAX
+from merit.model.limits import DESCRIPTION_LENGTH_MAX, SECOND_NS
 from merit.model.record import JournalError
-from merit.model.tasks import Task
+from merit.model.tasks import CONTENTS_GONE, Task
 from merit.model.tenancy import LOCAL_PRINCIPAL
 from merit.ports.cell import Cell
+from merit.ports.following import FollowerStanding
 from merit.wire.frames import encode_refusal
 from merit.wire.v1 import tasks_pb2, tasks_pb2_grpc
 
@@ -33,15 +36,28 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
     Args:
         cell: answers for live tasks and recent ones.
         door: checks what clients send.
-        find: reads older tasks from the journal.
+        find: finds tasks that the cell has forgotten, with what the journal has of them.
         journal_bytes: size of the journal.
+        memory: answers for tasks that the cell has forgotten; None: there is no follower.
+        store: the kind of database in which the journal is, for people.
     """
 
-    def __init__(self, cell: Cell, door: Door, find: FindTasks, journal_bytes: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        cell: Cell,
+        door: Door,
+        find: FindTasks,
+        journal_bytes: Callable[[], int],
+        memory: Memory | None = None,
+        store: str = "",
+    ) -> None:
         self._cell = cell
         self._door = door
         self._find = find
         self._journal_bytes = journal_bytes
+        self._memory = memory
+        self._pages = TaskPages(cell, memory)
+        self._store = store
 
     async def Session(  # type: ignore[override]  # noqa: N802  (a coroutine that writes is as good as a generator)
         self,
@@ -75,6 +91,8 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
         message.result = task.result
         message.result_blob = task.result_blob
         message.why = why(self._cell.desk, task)
+        if task.contents_gone:
+            message.why += f"; {CONTENTS_GONE}"
         for entry, attempt in zip(message.attempts, task.attempts, strict=True):
             entry.trail = attempt.trail
         return message
@@ -84,11 +102,17 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
         request: tasks_pb2.ListTasksRequest,
         context: grpc.aio.ServicerContext[tasks_pb2.ListTasksRequest, tasks_pb2.ListTasksResponse],
     ) -> tasks_pb2.ListTasksResponse:
-        """Live tasks and recent final ones, newest first; a page at a time."""
+        """Tasks, newest first; a page at a time: live ones and recent final ones as the cell has them, older ones as the read
+        model remembers them."""
         try:
-            return await TaskSearch(request.filter).page(self._cell, request.limit, request.cursor)
+            search = TaskSearch(request.filter)
+            below = read_cursor(request.cursor) if request.cursor else None
         except BadField as refused:
             await refuse(context, refused)
+        try:
+            return await self._pages.page(search, request.limit, below, request.at_least)
+        except NotYet as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
 
     async def CancelTasks(  # noqa: N802  (the contract's name)
         self,
@@ -100,7 +124,9 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
         try:
             check_text("reason", request.reason, 0, DESCRIPTION_LENGTH_MAX)
             wanted = request.filter if request.HasField("filter") else None
-            selection = await select(request.ids, wanted, tenant, self._cell.state.tasks.values(), final=False)
+            selection = await select(
+                self._cell, request.ids, wanted, tenant, self._cell.state.tasks.values(), final=False
+            )
         except BadField as refused:
             await refuse(context, refused)
         reason = request.reason or "canceled on request"
@@ -147,6 +173,7 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
         state = self._cell.state
         pending = self._cell.desk.backlog.size
         assigned = sum(len(worker.attempts) for worker in state.workers.values())
+        standing = self._memory.following.standing() if self._memory is not None else FollowerStanding()
         return tasks_pb2.Status(
             cell=self._cell.name,
             epoch=state.epoch,
@@ -161,4 +188,11 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
             journal_bytes=self._journal_bytes(),
             started_ns=self._cell.started_ns,
             dead_letters=len(state.dead_letters),
+            follower_sequence=standing.sequence,
+            follower_lag_events=standing.lag_events,
+            follower_lag_ns=round(standing.lag_s * SECOND_NS),
+            snapshot_sequence=standing.snapshot,
+            journal_first=standing.journal_first,
+            alarms=standing.alarms,
+            store=self._store,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterable
 from typing import Final
@@ -14,6 +13,7 @@ from merit.core.standing import Standing, standing
 from merit.gateway.fields import BadField, check_range, check_text
 from merit.model.limits import NAME_LENGTH_MAX, TAGS_MAX
 from merit.model.workers import Amount, Offer, Profile, Worker
+from merit.ports.cell import Cell
 from merit.wire.specs import encode_amounts
 from merit.wire.v1 import fleet_pb2
 
@@ -27,15 +27,15 @@ def known_workers(desk: Desk) -> Iterable[str]:
     return desk.state.workers.keys() | desk.state.profiles.keys()
 
 
-def standing_of(desk: Desk, worker_id: str) -> Standing:
+def standing_of(cell: Cell, worker_id: str) -> Standing:
     """Where a worker is in its life now."""
-    state = desk.state
+    desk, state = cell.desk, cell.state
     heard_ns = max(state.grace_until_ns, desk.quiet_until_ns)
     return standing(
         state.workers.get(worker_id),
         state.profiles.get(worker_id),
         desk.seats.get(worker_id),
-        time.time_ns(),
+        cell.now_ns,
         heard_ns,
         desk.limits.beat_ns,
         desk.limits.stale_ns,
@@ -68,9 +68,9 @@ class WorkerSearch:
         self._standings = frozenset(int(number) for number in wanted.standings)
         self._tenant = wanted.tenant
 
-    def matches(self, desk: Desk, worker_id: str) -> bool:
+    def matches(self, cell: Cell, worker_id: str) -> bool:
         """Whether the worker is meant."""
-        state = desk.state
+        state = cell.state
         worker, profile = state.workers.get(worker_id), state.profiles.get(worker_id)
         if worker is None and profile is None:
             return False
@@ -83,7 +83,7 @@ class WorkerSearch:
             return False
         if self._tenant and worker is not None and worker.tenants and self._tenant not in worker.tenants:
             return False
-        now = standing_of(desk, worker_id)
+        now = standing_of(cell, worker_id)
         return now in self._standings if self._standings else now is not Standing.GONE
 
 
@@ -101,14 +101,14 @@ def tags_of(worker: Worker | None, profile: Profile | None) -> tuple[str, ...]:
     return profile.registration.tags if profile is not None and profile.registration is not None else ()
 
 
-def view_worker(desk: Desk, worker_id: str) -> fleet_pb2.FleetWorker:
+def view_worker(cell: Cell, worker_id: str) -> fleet_pb2.FleetWorker:
     """A worker that is here, or of which something is kept; without when it was heard last, and its tasks."""
-    state = desk.state
+    desk, state = cell.desk, cell.state
     worker, profile = state.workers.get(worker_id), state.profiles.get(worker_id)
     registration = profile.registration if profile is not None else None
     message = fleet_pb2.FleetWorker(
         id=worker_id,
-        standing=fleet_pb2.Standing.ValueType(standing_of(desk, worker_id)),
+        standing=fleet_pb2.Standing.ValueType(standing_of(cell, worker_id)),
         contract=fleet_pb2.CONTRACT_UNARY if registration is not None else fleet_pb2.CONTRACT_SESSION,
         address=registration.address if registration is not None else "",
         tags=tags_of(worker, profile),

@@ -76,9 +76,8 @@ class _Watch:
                 await self._some.wait()
         if time.monotonic() >= self._swept_s + self._sweep_s:
             self._swept_s = time.monotonic()
-            desk = self._cell.desk
             async for portion in portions(self._told.items()):
-                self._moved.update(name for name, (_, before) in portion if standing_of(desk, name) != before)
+                self._moved.update(name for name, (_, before) in portion if standing_of(self._cell, name) != before)
 
     def due(self) -> set[str]:
         """The workers in which something may have changed."""
@@ -89,13 +88,12 @@ class _Watch:
     async def news(self, workers: Iterable[str]) -> AsyncIterator[fleet_pb2.FleetChanges]:
         """What has to be told of these, if anything."""
         self.spent_s = 0.0
-        desk = self._cell.desk
         async for some in portions(workers, TURN_WORKERS):
             began_s = time.perf_counter()
             message, size_bytes = fleet_pb2.FleetChanges(), 0
             for name in some:
-                if self._search.matches(desk, name):
-                    view = view_worker(desk, name)
+                if self._search.matches(self._cell, name):
+                    view = view_worker(self._cell, name)
                     data = view.SerializeToString(deterministic=True)
                     told = (hash(data), int(view.standing))
                     if self._told.get(name) != told:

@@ -11,6 +11,8 @@ from merit.model.workers import Amount
 
 ID_FRAME_BYTES = 38
 """What an id takes in a frame."""
+CONTENTS_GONE = "its contents are older than what the journal keeps, or were erased"
+"""What people are told of a task of which ``Task.contents_gone`` holds."""
 DEPENDENCY_BYTES = 100
 """What one entry in ``after`` costs: the text of an id, and the way back from it."""
 
@@ -258,6 +260,13 @@ class Task(Struct, array_like=True, gc=False):
     def counted(self) -> int:
         """Attempts that count against ``attempts_max``."""
         return sum(1 for attempt in self.attempts if attempt.state is not AttemptState.RETURNED)
+
+    @property
+    def contents_gone(self) -> bool:
+        """Whether its parameters or its result are not there any more: nothing is taken in without."""
+        return not (self.parameters or self.parameters_blob) or (
+            self.state is TaskState.COMPLETED and not (self.result or self.result_blob)
+        )
 
     def attempt(self, number: int) -> Attempt | None:
         """The attempt with this number (they count from 1), or None."""

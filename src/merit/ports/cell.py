@@ -43,6 +43,22 @@ class ServerStream(Protocol):
         ...
 
 
+class Settling(Protocol):
+    """What holds answers back until what they tell is durable."""
+
+    def check_lease(self) -> None:
+        """Raises ``CellStopped`` when somebody else may lead by now: what the state says may be over."""
+        ...
+
+    async def settled(self) -> None:
+        """Returns when all that is in the state now is durable.
+
+        Raises:
+            CellStopped: that did not come about, or somebody else may lead by now.
+        """
+        ...
+
+
 class Cell(Protocol):
     """A cell that leads. All calls come from the thread of its event loop."""
 
@@ -53,7 +69,8 @@ class Cell(Protocol):
 
     @property
     def state(self) -> State:
-        """To be read only, and only what is durable is in it whenever a coroutine of the gateway runs."""
+        """To be read only. While an append is awaited it is ahead of what is durable: an answer made of it goes out when
+        ``settled`` returns."""
         ...
 
     @property
@@ -69,6 +86,11 @@ class Cell(Protocol):
     @property
     def attached(self) -> set[str]:
         """Workers that have a stream now."""
+        ...
+
+    @property
+    def now_ns(self) -> int:
+        """The present, Unix time: what is told of the cell is told as of this moment."""
         ...
 
     @property

@@ -1,13 +1,11 @@
-"""The port of snapshots: folded states of a cell, from which a start goes on."""
+"""The port of snapshots: folded states of a cell, from which a start, and a look at the past, go on."""
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from collections.abc import Iterable
+from typing import Protocol
 
 import msgspec
-
-SNAPSHOTS_KEPT: Final = 2
-"""How many snapshots a store keeps; the older ones are for the case that the latest is damaged."""
 
 
 class SnapshotUnavailable(Exception):
@@ -31,10 +29,10 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 class SnapshotStore(Protocol):
-    """Keeps the last `SNAPSHOTS_KEPT` snapshots of one cell."""
+    """Keeps the snapshots of one cell until they are dropped; for one writer at a time."""
 
     def save(self, sequence: int, fold_version: int, record_hash: bytes, data: bytes) -> None:
-        """Stores a snapshot durably, then drops those beyond the bound. One of the same sequence is replaced.
+        """Stores a snapshot durably. One of the same sequence is replaced.
 
         Raises `SnapshotUnavailable`, and `ValueError` for a negative sequence or version or a hash that is none.
         """
@@ -51,4 +49,15 @@ class SnapshotStore(Protocol):
     @property
     def damaged(self) -> tuple[str, ...]:
         """What the last call of `latest` had to skip, each with name and reason."""
+        ...
+
+    def sequences(self) -> dict[int, int]:
+        """The sequences of those that are there, damaged ones too, in order, each with the bytes that it takes.
+
+        Raises `SnapshotUnavailable`.
+        """
+        ...
+
+    def drop(self, sequences: Iterable[int]) -> None:
+        """Drops these; those that are not there are passed over. Raises `SnapshotUnavailable`."""
         ...

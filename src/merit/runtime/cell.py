@@ -1,16 +1,17 @@
 """The cell's process: a loop around the kernel.
 
 Whatever comes in wakes the loop; at its next turn everything that has come by then is one batch: handled, appended to
-the journal, and only then let out. On SQLite the append is inline: while the disk works, more comes in, and so the
-batches grow with the load by themselves.
+the journal, and only then let out. On SQLite the append is inline; a journal across a network is awaited, with two records
+on their way at most. Either way more comes in meanwhile, and so the batches grow with the load by themselves.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
+import math
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine
 from collections.abc import Set as AbstractSet
 from typing import Any, Protocol
@@ -24,11 +25,11 @@ from merit.kernel.waiting import End, Lookup
 from merit.model.commands import Command, PlanSchedule
 from merit.model.effects import WorkOutTimes
 from merit.model.frames import ClientFrame, Settled, WorkerFrame
-from merit.model.record import JournalError, Record, Tail
+from merit.model.record import Record, Tail
 from merit.model.schedules import Schedule
 from merit.model.tasks import Progress, Refusal
 from merit.ports.cell import CellStopped, CellStream, ServerStream
-from merit.ports.journal import Journal
+from merit.ports.journal import Journal, OutcomeUnknown
 from merit.session.cell_end import CellEnd
 from merit.session.server_end import ServerEnd
 
@@ -40,6 +41,9 @@ _SLEEP_S = 1.0
 
 _ACK_WAIT_S = 0.02
 """How long an acknowledgement may wait for a frame that has more to say."""
+
+_ON_THE_WAY_MAX = 2
+"""Records that are on their way to the journal: one more only makes those behind it smaller."""
 
 Plan = Callable[[Schedule, int, int], tuple[int, ...]]
 """The next times of a schedule after a time, and now; called in a thread."""
@@ -96,6 +100,11 @@ class CellLoop:
         self._ack_timer: asyncio.TimerHandle | None = None
         self._onlookers: dict[object, Callable[[AbstractSet[str]], None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._on_the_way: deque[tuple[asyncio.Future[None], int]] = deque()
+        """Appends that are not durable yet, in their order, with the last sequence of each."""
+        self._settling: list[tuple[int, asyncio.Future[None]]] = []
+        """Who waits for a sequence to be durable."""
+        self._leads_until_s = math.inf
         self._looked_s = time.monotonic()
         self.failed: asyncio.Future[BaseException] = self._loop.create_future()
         """Done with the reason when the cell has stopped by itself."""
@@ -129,6 +138,39 @@ class CellLoop:
     def attached(self) -> set[str]:
         """Workers that have a stream now."""
         return {name for name, seat in self._machine.seats.items() if seat.attached}
+
+    # Leading on a lease
+
+    def leads_until(self, until_s: float) -> None:
+        """The lease holds until then, by ``time.monotonic``; said again each time that it is renewed. After it, nothing
+        is let out and nothing is told: somebody else may lead. One who is never told so leads until he is stopped."""
+        self._leads_until_s = until_s
+        self._wake()
+
+    def check_lease(self) -> None:
+        """Raises ``CellStopped`` when somebody else may lead by now: what the state says may be over."""
+        if self._may_be_over():
+            raise CellStopped("the lease is over: another node may lead by now")
+
+    async def settled(self) -> None:
+        """Returns when all that is in the state now is durable: whoever has read it waits before he tells it.
+
+        Raises:
+            CellStopped: that did not come about, or somebody else may lead by now.
+        """
+        sequence = self._machine.state.sequence
+        if sequence > self._kernel.durable:
+            self._check()
+            future: asyncio.Future[None] = self._loop.create_future()
+            self._settling.append((sequence, future))
+            self._wake()
+            await future
+        self.check_lease()
+
+    @property
+    def now_ns(self) -> int:
+        """The present, Unix time."""
+        return self._clock()
 
     # What comes in
 
@@ -193,51 +235,54 @@ class CellLoop:
 
     def _run(self) -> None:
         self._scheduled = False
-        if self.failed.done():
+        # Whoever has to wait is woken by what it waits for: a commit, or the lease.
+        if self.failed.done() or len(self._on_the_way) == _ON_THE_WAY_MAX or self._may_be_over():
             return
         try:
-            pending = self._turn()
+            self._turn()
         except Exception as error:  # noqa: BLE001  (whatever it is: nothing that is not durable may get out after it)
             self._stop(error)
-            return
-        if pending is not None:
-            self._spawn(self._await_append(*pending))
             return
         if self._kernel.busy:
             self._wake()
         self._set_timer()
 
-    def _turn(self) -> tuple[Coroutine[Any, Any, None], int] | None:
-        """One batch. When the journal cannot say at once that it is durable: what to wait for, and its last sequence."""
+    def _turn(self) -> None:
+        """One batch."""
         # Before the batch: its turn may come before that of the task that looks now and then.
         self._notice_sleep()
         record = self._kernel.step(self._clock())
-        pending = None
         if record is not None:
-            pending = self._append(record)
+            self._append(record)
         self._let_out()
-        return pending
 
-    def _append(self, record: Record) -> tuple[Coroutine[Any, Any, None], int] | None:
+    def _append(self, record: Record) -> None:
         durable = self._journal.append(record)
         if durable is None:
             self._kernel.committed(record.last)
-            return None
-
-        async def wait() -> None:
-            await durable
-
-        return wait(), record.last
-
-    async def _await_append(self, durable: Coroutine[Any, Any, None], last: int) -> None:
-        try:
-            await durable
-        except JournalError as error:
-            self._stop(error)
             return
-        self._kernel.committed(last)
-        self._let_out()
-        self._wake()
+        self._on_the_way.append((asyncio.ensure_future(durable), record.last))
+        if len(self._on_the_way) == 1:
+            self._spawn(self._commit())
+
+    async def _commit(self) -> None:
+        """Commit what is on its way, in order. The first that fails ends the cell; what is behind it never gets out."""
+        while self._on_the_way:
+            durable, last = self._on_the_way[0]
+            try:
+                await durable
+                if self.failed.done():
+                    return
+                self._on_the_way.popleft()
+                self._kernel.committed(last)
+                self._let_out()
+            except Exception as error:  # noqa: BLE001  (as in _run)
+                self._stop(error)
+                return
+            except asyncio.CancelledError:
+                self._stop(OutcomeUnknown(f"the append of the record up to {last} was cut off"))
+                raise
+            self._wake()
 
     def _acknowledge(self) -> None:
         """Say what could wait."""
@@ -246,6 +291,8 @@ class CellLoop:
             self._let_out(acks=True)
 
     def _let_out(self, *, acks: bool = False) -> None:
+        if self._may_be_over():
+            return
         streams = self._streams
         for end, frame in self._kernel.outgoing(acks=acks):
             stream = streams.get(end)
@@ -264,6 +311,17 @@ class CellLoop:
         if self._onlookers and (moved := self._kernel.moved()):
             for told in self._onlookers.values():
                 told(moved)
+        if self._settling:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Let those go on who wait for what is durable by now."""
+        waiting, self._settling = self._settling, []
+        for sequence, future in waiting:
+            if sequence > self._kernel.durable:
+                self._settling.append((sequence, future))
+            elif not future.done():
+                future.set_result(None)
 
     async def _look_up(self, lookup: Lookup) -> None:
         try:
@@ -311,7 +369,10 @@ class CellLoop:
         while True:
             await asyncio.sleep(_LOOK_S)
             if not self.failed.done():
-                self._notice_sleep()
+                try:
+                    self._notice_sleep()
+                except Exception as error:  # noqa: BLE001  (as in _run)
+                    self._stop(error)
 
     def _notice_sleep(self) -> None:
         """When this process was stopped, what has arrived meanwhile is older than every time-out that seems to strike."""
@@ -319,20 +380,26 @@ class CellLoop:
         if self._looked_s - before_s > _LOOK_S + _SLEEP_S:
             self._kernel.awake(self._clock())
 
+    def _may_be_over(self) -> bool:
+        return self._leads_until_s != math.inf and time.monotonic() >= self._leads_until_s
+
     # The end
 
     def _check(self) -> None:
         if self.failed.done():
             raise CellStopped(str(self.failed.result()))
+        self.check_lease()
 
     def _stop(self, error: BaseException) -> None:
         """Fail-stop: nothing that is not durable may get out, so nothing gets out any more."""
         if not self.failed.done():
             self.failed.set_result(error)
-        for future in self._answers.values():
+        waiting: list[asyncio.Future[Any]] = [*self._answers.values(), *(future for _, future in self._settling)]
+        for future in waiting:
             if not future.done():
                 future.set_exception(CellStopped(str(error)))
         self._answers.clear()
+        self._settling.clear()
 
     async def close(self) -> None:
         """Stop taking anything in, and end all streams."""
@@ -343,7 +410,8 @@ class CellLoop:
             self._stop(CellStopped("the control plane is shutting down"))
         for stream in self._streams.values():
             stream.end()
-        for task in list(self._tasks):
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        own = [*self._tasks, *(durable for durable, _ in self._on_the_way)]
+        for work in own:
+            work.cancel()
+        # Also what has failed behind the append that stopped the cell is heard here.
+        await asyncio.gather(*own, return_exceptions=True)

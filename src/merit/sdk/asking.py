@@ -39,7 +39,7 @@ class Asker:
 
     def __init__(self, server: str, patience_s: float, check: Callable[[], None]) -> None:
         self.channel: grpc.aio.Channel | None = None
-        """The client sets it when a stream is open, and takes it away when it breaks."""
+        """The client sets it when the control plane has answered on a stream, and takes it away when that breaks."""
         self._server = server
         self._patience_s = patience_s
         self._check = check

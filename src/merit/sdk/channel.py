@@ -21,7 +21,8 @@ SERVER_VARIABLE: Final = "MERIT_SERVER"
 
 
 def server_or_default(server: str | None) -> str:
-    """The control plane that is meant: what was said, else what the environment says, else the usual one."""
+    """The control plane that is meant: what was said, else what the environment says, else the usual one. May be several
+    addresses, with commas between them."""
     return server or os.environ.get(SERVER_VARIABLE) or DEFAULT_SERVER
 
 
@@ -29,15 +30,82 @@ _CHUNK_BYTES: Final = 1024 * 1024
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.use_local_subchannel_pool", 1),  # each channel has a connection of its own
 )
+_PATIENT: Final = (("grpc.keepalive_time_ms", 10_000), ("grpc.keepalive_timeout_ms", 10_000))
+_IMPATIENT: Final = (
+    ("grpc.keepalive_time_ms", 2_000),
+    ("grpc.keepalive_timeout_ms", 2_000),
+    ("grpc.http2.ping_timeout_ms", 2_000),  # it bounds the one above from below, and is a minute by itself
+    ("grpc.http2.max_pings_without_data", 0),  # as many as that takes
+)
+"""For one of several: a process that stands still keeps its connections, and another one leads long before it goes on."""
+_WELCOME_S: Final = 2.0
+_WELCOME_S_MAX: Final = 10.0
 
 
-def open_channel(server: str) -> grpc.aio.Channel:
-    """A new connection to ``HOST:PORT``."""
-    return grpc.aio.insecure_channel(server, options=_OPTIONS)
+def open_channel(server: str, *, impatient: bool = False) -> grpc.aio.Channel:
+    """A new connection to ``HOST:PORT``; ``impatient``: it breaks when nothing is heard of the other side for 4 s."""
+    return grpc.aio.insecure_channel(server, options=_OPTIONS + (_IMPATIENT if impatient else _PATIENT))
+
+
+class Servers:
+    """Where a control plane may answer, tried in turn: a standby does not listen, and the one that led may stand still.
+
+    Args:
+        text: ``HOST:PORT``, or several with commas between them.
+
+    Raises:
+        ValueError: there is none in it.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._addresses = [address for part in text.split(",") if (address := part.strip())]
+        if not self._addresses:
+            raise ValueError(f"server: {text!r} has no HOST:PORT, such as {DEFAULT_SERVER}")
+        self._several = len(self._addresses) > 1
+        self._place = 0
+        self._tried = 0
+        self._welcome_s = _WELCOME_S
+        self._worked = False
+
+    @property
+    def present(self) -> str:
+        """The one whose turn it is."""
+        return self._addresses[self._place]
+
+    @property
+    def welcome_s(self) -> float | None:
+        """How long to wait for its welcome; None: as long as it takes, since there is no other. Longer when none has
+        answered in time: they may be slow, all of them."""
+        return self._welcome_s if self._several else None
+
+    def open(self) -> grpc.aio.Channel:
+        """A new connection to it."""
+        return open_channel(self.present, impatient=self._several)
+
+    def soon(self, wait_s: float) -> float:
+        """How long to wait before all are tried again, when one alone were tried after ``wait_s``: of several, one leads
+        within seconds."""
+        return min(wait_s, random.uniform(0.5, 1.0)) if self._several else wait_s
+
+    def worked(self) -> None:
+        """It has answered."""
+        self._worked = True
+        self._welcome_s = _WELCOME_S
+
+    def next(self) -> bool:
+        """The connection is over: on to the next. Whether to wait first: after one that worked, and when all have been
+        tried in vain."""
+        self._place = (self._place + 1) % len(self._addresses)
+        self._tried += 1
+        worked, self._worked = self._worked, False
+        if not worked and self._tried < len(self._addresses):
+            return False
+        self._tried = 0
+        if not worked:
+            self._welcome_s = min(_WELCOME_S_MAX, self._welcome_s * 2)
+        return True
 
 
 class TenantChannel:

@@ -22,9 +22,9 @@ from merit.model.tenancy import DEFAULT_TENANT
 from merit.sdk.asking import Asker
 from merit.sdk.channel import (
     Backoff,
+    Servers,
     for_tenant,
     get_blob,
-    open_channel,
     put_blob,
     server_or_default,
 )
@@ -50,7 +50,8 @@ class AsyncClient:
     Use it as ``async with AsyncClient() as merit: …``. It belongs to the loop in which it was entered.
 
     Args:
-        server: ``HOST:PORT`` of the control plane; by default what MERIT_SERVER says, or 127.0.0.1:50051.
+        server: ``HOST:PORT`` of the control plane, or of all its nodes with commas between them; by default what
+            MERIT_SERVER says, or 127.0.0.1:50051.
         connect_timeout_s: how long to try at first. Later on a lost control plane is tried again for ever, so that no
             task is lost; only a question (``task``, ``tasks``, ``workers``, ``status``, ``cancel``, ``operations``) gives
             up after this time.
@@ -63,6 +64,7 @@ class AsyncClient:
         if not (tenant.isascii() and tenant.isprintable()) or not 0 < len(tenant.strip()) <= NAME_LENGTH_MAX:
             raise ValueError(f"tenant: {tenant!r} is not printable ASCII of 1 to {NAME_LENGTH_MAX} characters")
         self.server = server_or_default(server)
+        self._servers = Servers(self.server)
         self.tenant = tenant
         self._connect_timeout_s = connect_timeout_s
         self._end = ClientEnd(uuid4().hex)
@@ -71,6 +73,7 @@ class AsyncClient:
         """By task that is not yet accepted: what was submitted with it, as a whole."""
         self._welcomed = asyncio.Event()
         self._conversation: Conversation | None = None
+        self._channel: grpc.aio.Channel | None = None
         self._asker = Asker(self.server, connect_timeout_s, self._check)
         self._operations = Operations(self._asker, tenant)
         self._running: asyncio.Task[None] | None = None
@@ -324,9 +327,12 @@ class AsyncClient:
         limit: int = 100,
         cursor: str = "",
         where: Where | None = None,
+        at_least: int = 0,
     ) -> Page:
-        """Tasks, newest first, a page at a time. ``state`` and ``capability`` are short for those of ``where``."""
-        return await self._operations.tasks((where or Where()).narrowed(state, capability), limit=limit, cursor=cursor)
+        """Tasks, newest first, a page at a time. ``state`` and ``capability`` are short for those of ``where``; the rest is as
+        ``Operations.tasks`` has it."""
+        chosen = (where or Where()).narrowed(state, capability)
+        return await self._operations.tasks(chosen, limit=limit, cursor=cursor, at_least=at_least)
 
     async def workers(self) -> list[dict[str, Any]]:
         """The workers that the control plane knows."""
@@ -367,9 +373,10 @@ class AsyncClient:
         backoff = self._backoff
         while self._failure is None:
             try:
-                async with open_channel(self.server) as raw:
-                    self._asker.channel = channel = for_tenant(raw, self.tenant)
-                    self._conversation = Conversation(tasks_pb2_grpc.TasksStub(channel).Session(), self._take)
+                async with self._servers.open() as raw:
+                    self._channel = channel = for_tenant(raw, self.tenant)
+                    call = tasks_pb2_grpc.TasksStub(channel).Session()
+                    self._conversation = Conversation(call, self._take, self._servers.welcome_s)
                     self._end.connect()
                     self._pump()
                     await self._conversation.run()
@@ -380,8 +387,9 @@ class AsyncClient:
                 self._welcomed.set()
             finally:
                 self._end.disconnected()
-                self._conversation = self._asker.channel = None
-            await asyncio.sleep(backoff.next_s())
+                self._conversation = self._channel = self._asker.channel = None
+            if self._servers.next():
+                await asyncio.sleep(self._servers.soon(backoff.next_s()))
 
     def _take(self, message: tasks_pb2.ServerFrame) -> None:
         frame = decode_server_frame(message)
@@ -394,6 +402,11 @@ class AsyncClient:
         if frame.welcome is not None:
             self._welcomed.set()
             self._backoff.reset()
+            self._servers.worked()
+            # Not before: whoever takes a connection need not answer on it.
+            self._asker.channel = self._channel
+            if self._conversation is not None:
+                self._conversation.welcomed()
         handles, specs = self._handles, self._specs
         self._refuse(news.refusals)
         for task_id in news.accepted:

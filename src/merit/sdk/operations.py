@@ -64,7 +64,8 @@ class Where(Struct, frozen=True, kw_only=True):
     labels: Mapping[str, str] = {}
     """All of these."""
     text: str = ""
-    """In the description or in the message of a failure, whether upper or lower case."""
+    """Words: each begins one of the description, of a failure's message, or of a parameter that is marked ``Searchable``,
+    whether upper or lower case."""
     submitted_from: datetime | None = None
     """Not before."""
     submitted_to: datetime | None = None
@@ -141,9 +142,21 @@ class Operations:
                 view[field] = {"blob": blob}
         return view
 
-    async def tasks(self, where: Where | None = None, *, limit: int = 100, cursor: str = "") -> Page:
-        """Tasks, newest first, a page at a time."""
-        request = tasks_pb2.ListTasksRequest(filter=(where or Where()).message(), limit=limit, cursor=cursor)
+    async def tasks(self, where: Where | None = None, *, limit: int = 100, cursor: str = "", at_least: int = 0) -> Page:
+        """Tasks, newest first, a page at a time.
+
+        Args:
+            where: which are meant.
+            limit: so many on the page at most; 1,000 are possible.
+            cursor: where the page before has ended.
+            at_least: wait until all that happened up to this event is known (``status`` and a page say a ``sequence``).
+        """
+        request = tasks_pb2.ListTasksRequest(
+            filter=(where or Where()).message(),
+            limit=limit,
+            cursor=cursor,
+            at_least=_count("at_least", at_least, 2**63),
+        )
         return _page(await self._asker.ask(lambda channel: tasks_pb2_grpc.TasksStub(channel).ListTasks(request)))
 
     async def cancel(self, where: Where, reason: str = "") -> int:
@@ -400,7 +413,8 @@ async def _pages(page: Callable[[str], Awaitable[Answer]]) -> AsyncIterator[Answ
 
 
 def _page(answer: tasks_pb2.ListTasksResponse) -> Page:
-    return Page([task_view(message) for message in answer.tasks], answer.next_cursor)
+    tasks = [task_view(message) for message in answer.tasks]
+    return Page(tasks, answer.next_cursor, answer.sequence, answer.lacking)
 
 
 def _chosen(ids: Sequence[str], where: Where | None) -> tasks_pb2.TaskFilter | None:

@@ -31,6 +31,15 @@ class TaskCanceledError(MeritError):
         super().__init__(f"task {task} was canceled")
 
 
+class ResultExpired(MeritError):
+    """The task was completed so long ago that the control plane has its result no more. ``failure`` says why."""
+
+    def __init__(self, task: str, failure: Failure) -> None:
+        self.task = task
+        self.failure = failure
+        super().__init__(f"task {task}: {failure.message}")
+
+
 class Refused(MeritError):
     """Something asked for was refused; ``refusal`` names the field and the reason."""
 
@@ -49,8 +58,9 @@ class Result(Struct, frozen=True, gc=False):
     task: str
     state: TaskState
     json: bytes
-    """The result as JSON; empty unless ``ok``."""
+    """The result as JSON; empty unless ``ok``, and if it is kept no longer."""
     failure: Failure | None
+    """Why there is no result."""
     attempts: int
     worker: str
 
@@ -64,9 +74,11 @@ class Result(Struct, frozen=True, gc=False):
         """The result itself.
 
         Raises:
-            TaskFailedError, TaskCanceledError: there is none.
+            TaskFailedError, TaskCanceledError, ResultExpired: there is none.
         """
         if self.state is TaskState.COMPLETED:
+            if not self.json and self.failure is not None:
+                raise ResultExpired(self.task, self.failure)
             return msgspec.json.decode(self.json)
         if self.state is TaskState.CANCELED:
             raise TaskCanceledError(self.task)

@@ -30,6 +30,7 @@ from merit.model.json_depth import too_deep
 from merit.model.limits import JSON_DEPTH_MAX, PAYLOAD_INLINE_BYTES_MAX
 from merit.sdk.context import Context
 from merit.sdk.outcome import bounded_text
+from merit.sdk.searchable import Searchable
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 PROBLEMS_SHOWN_MAX = 8
@@ -277,6 +278,8 @@ def _is_plain(hint: Any) -> bool:
         return True
     arguments = get_args(hint)
     origin = get_origin(hint)
+    if origin is Annotated:  # the mark says nothing of the value
+        return hint.__metadata__ == (Searchable,) and _is_plain(arguments[0])
     if origin in (Union, UnionType):
         return len(arguments) == 2 and NoneType in arguments and all(a in _SCALARS for a in arguments)
     if origin is list:

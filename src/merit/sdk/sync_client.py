@@ -209,9 +209,14 @@ class Client:
         limit: int = 100,
         cursor: str = "",
         where: Where | None = None,
+        at_least: int = 0,
     ) -> Page:
-        """Tasks, newest first, a page at a time."""
-        return self._do(self._client.tasks(state=state, capability=capability, limit=limit, cursor=cursor, where=where))
+        """Tasks, newest first, a page at a time; see ``AsyncClient.tasks``."""
+        return self._do(
+            self._client.tasks(
+                state=state, capability=capability, limit=limit, cursor=cursor, where=where, at_least=at_least
+            )
+        )
 
     def workers(self) -> list[dict[str, Any]]:
         """The workers that the control plane knows."""

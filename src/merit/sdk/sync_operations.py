@@ -29,9 +29,9 @@ class BlockingOperations:
         self.fleet = BlockingFleetOperations(operations.fleet, do, take)
         """Workers, capabilities, rollouts, and why tasks go where they go."""
 
-    def tasks(self, where: Where | None = None, *, limit: int = 100, cursor: str = "") -> Page:
+    def tasks(self, where: Where | None = None, *, limit: int = 100, cursor: str = "", at_least: int = 0) -> Page:
         """Tasks, newest first, a page at a time."""
-        return self._do(self._operations.tasks(where, limit=limit, cursor=cursor))
+        return self._do(self._operations.tasks(where, limit=limit, cursor=cursor, at_least=at_least))
 
     def cancel(self, where: Where, reason: str = "") -> int:
         """Call off all tasks that fit, however many; how many there were."""

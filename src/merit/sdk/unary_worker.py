@@ -19,7 +19,7 @@ from merit.model.addresses import is_loopback, split_address
 from merit.model.limits import MESSAGE_BYTES_MAX
 from merit.sdk.amounts import Amounts, amounts_of
 from merit.sdk.capability import VERSION, Capability, declared, only_declaring
-from merit.sdk.channel import open_channel
+from merit.sdk.channel import Servers
 from merit.sdk.operator_words import Obedience
 from merit.sdk.options import words_of
 from merit.sdk.runner import Runner
@@ -64,8 +64,8 @@ class UnaryWorker(worker_abstraction_pb2_grpc.WorkerServiceServicer):
     Args:
         capabilities: what it can do.
         listen: ``HOST:PORT`` on this machine; port 0: any that is free.
-        registry: ``HOST:PORT`` of the registry to announce itself to, Merit's or somebody else's; it is tried again for
-            ever. None: to nobody.
+        registry: ``HOST:PORT`` of the registry to announce itself to, Merit's (of all its nodes, with commas between them)
+            or somebody else's; it is tried again for ever. None: to nobody.
         name: of this worker, unique at the registry; by default from the host and the process.
         version: semantic, of the worker as a whole.
         concurrency: attempts that run at the same time; by default the number of CPUs, at least 4.
@@ -104,8 +104,8 @@ class UnaryWorker(worker_abstraction_pb2_grpc.WorkerServiceServicer):
                 f"listen: {listen} is not a loopback address. The contract has no identities, so anybody who can connect "
                 "could have work done: use 127.0.0.1:PORT, and a tunnel (such as ssh -L) from elsewhere"
             )
-        if registry is not None:
-            split_address(registry)
+        for address in registry.split(",") if registry is not None else ():
+            split_address(address.strip())
         if not VERSION.fullmatch(version):
             raise ValueError(f"version: {version!r} is not semantic (like 1.0.0)")
         self.address = listen
@@ -273,14 +273,16 @@ class UnaryWorker(worker_abstraction_pb2_grpc.WorkerServiceServicer):
 
     async def _announce(self, registry: str) -> None:
         """Be known there, from now on."""
+        servers = Servers(registry)
         while True:
             try:
-                async with open_channel(registry) as channel:
+                async with servers.open() as channel:
                     await self._keep_known(worker_abstraction_pb2_grpc.RegistryServiceStub(channel))
             except (grpc.aio.AioRpcError, ConnectionError) as error:
-                log.warning("no registry at %s: %s; trying again in %g s", registry, brief(error), self._registry_s)
+                log.warning("no registry at %s: %s; trying again", servers.present, brief(error))
             self._known = False
-            await asyncio.sleep(self._registry_s)
+            if servers.next():
+                await asyncio.sleep(self._registry_s)
 
     async def _keep_known(self, registry: Any) -> None:
         """Register, and say regularly that this worker lives; ends when the registry will not have it."""

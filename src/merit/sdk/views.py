@@ -15,10 +15,16 @@ from merit.wire.v1 import queues_pb2, schedules_pb2, tasks_pb2, worker_pb2
 
 
 class Page(Struct, frozen=True):
-    """Some tasks, newest first, and where the next page begins (empty: that was all)."""
+    """Some tasks, newest first, and where the next page begins."""
 
     tasks: list[dict[str, Any]]
+    """May be few, or none, though there is a next page."""
     next_cursor: str
+    """Empty: that was all."""
+    sequence: int = 0
+    """All that happened up to this event is known …"""
+    lacking: str = ""
+    """… and why tasks may be missing for all that, and what to do; empty: none are."""
 
 
 def task_view(message: tasks_pb2.Task) -> dict[str, Any]:
@@ -141,8 +147,15 @@ def status_view(message: tasks_pb2.Status) -> dict[str, Any]:
         "canceled": message.canceled,
         "workers": message.workers,
         "dead_letters": message.dead_letters,
+        "store": message.store,
         "journal_bytes": message.journal_bytes,
+        "journal_first": message.journal_first,
+        "snapshot": message.snapshot_sequence,
+        "follower": message.follower_sequence,
+        "follower_lag_events": message.follower_lag_events,
+        "follower_lag_s": message.follower_lag_ns / 1e9,
         "started": when(message.started_ns),
+        "alarms": list(message.alarms),
     }
 
 

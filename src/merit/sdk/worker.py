@@ -20,7 +20,7 @@ from merit.model.limits import PAYLOAD_INLINE_BYTES_MAX
 from merit.model.tasks import Failure, Progress
 from merit.sdk.amounts import Amounts, amounts_of
 from merit.sdk.capability import Capability, declared, only_declaring
-from merit.sdk.channel import Backoff, get_blob, open_channel, put_blob, server_or_default
+from merit.sdk.channel import Backoff, Servers, get_blob, put_blob, server_or_default
 from merit.sdk.conversation import Conversation
 from merit.sdk.execution import Job
 from merit.sdk.inputs import check_size, with_inputs
@@ -56,7 +56,8 @@ class WorkerProcess:
 
     Args:
         capabilities: what it can do.
-        server: ``HOST:PORT`` of the control plane, by default what MERIT_SERVER says or 127.0.0.1:50051; it is tried again for ever when it cannot be reached.
+        server: ``HOST:PORT`` of the control plane, or of all its nodes with commas between them; by default what
+            MERIT_SERVER says, or 127.0.0.1:50051. They are tried again for ever when none can be reached.
         name: of this worker, unique in the fleet; by default from the host and the process.
         concurrency: attempts that run at the same time; by default the number of CPUs, at least 4.
         processes: child processes for ``cpu=True`` functions; by default one per CPU.
@@ -83,6 +84,7 @@ class WorkerProcess:
         if not self._capabilities:
             raise ValueError("capabilities: a worker needs at least one; decorate a function with @capability")
         self.server = server_or_default(server)
+        self._servers = Servers(self.server)
         self.name = name or f"{socket.gethostname()}-{os.getpid()}"
         concurrency = concurrency or max(4, os.cpu_count() or 1)
         self._processes = processes
@@ -165,22 +167,22 @@ class WorkerProcess:
     async def _sessions(self) -> None:
         while not self._end.left and self._refused is None:
             try:
-                async with open_channel(self.server) as channel:
+                async with self._servers.open() as channel:
                     await self._session(channel)
             except (grpc.aio.AioRpcError, ConnectionError, ProtocolViolation, asyncio.InvalidStateError) as error:
-                log.warning("no control plane at %s: %s; trying again", self.server, brief(error))
+                log.warning("no control plane at %s: %s; trying again", self._servers.present, brief(error))
             finally:
                 self._end.disconnected()
                 self._conversation = self._channel = None
             if self._end.draining and not self._end.held and not self._end.unacknowledged:
                 return
-            if not self._end.left and self._refused is None:
-                await asyncio.sleep(self._backoff.next_s())
+            if not self._end.left and self._refused is None and self._servers.next():
+                await asyncio.sleep(self._servers.soon(self._backoff.next_s()))
 
     async def _session(self, channel: grpc.aio.Channel) -> None:
         self._channel = channel
         call = worker_pb2_grpc.WorkersStub(channel).Session()
-        self._conversation = Conversation(call, self._take)
+        self._conversation = Conversation(call, self._take, self._servers.welcome_s)
         self._end.connect()
         self._pump()
         await self._conversation.run()
@@ -196,7 +198,10 @@ class WorkerProcess:
         assignments, cancels = self._end.take(frame)
         if frame.welcome is not None:
             self._backoff.reset()
-            log.info("attached to cell %s at %s as %s", frame.welcome.cell, self.server, self.name)
+            self._servers.worked()
+            if self._conversation is not None:
+                self._conversation.welcomed()
+            log.info("attached to cell %s at %s as %s", frame.welcome.cell, self._servers.present, self.name)
         for word in self._end.words():
             if word == STOP:
                 self.drain()

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Awaitable, Generator, Iterable, Iterator
+from typing import Final
 
 import msgspec
 
 from merit.model.record import JournalCorrupt, JournalError, Record, Tail, after
-from merit.ports.journal import Fenced, JournalUnavailable, LeaderElsewhere, OutcomeUnknown
+from merit.ports.journal import Fenced, JournalCompacted, JournalUnavailable, LeaderElsewhere, OutcomeUnknown
 from merit.storage.verify import verified
+
+_PORTION_RECORDS: Final = 2
+"""Removed by one call of `compact`: more than one, and so few that whoever compacts has to call again."""
 
 
 class FaultPlan(msgspec.Struct, frozen=True):
@@ -35,6 +39,7 @@ class MemoryDisk:
         self.cell = cell
         self.faults = faults or FaultPlan()
         self.records: list[Record] = []
+        self.base = Tail()
         self.tail = Tail()
         self.appends = 0
         """How many appends were tried, those that failed included; what the fault plan counts."""
@@ -51,6 +56,12 @@ class MemoryDisk:
         """Makes `record` durable; the caller has checked that it fits."""
         self.records.append(record)
         self.tail = after(record)
+
+    def remove(self, count: int) -> None:
+        """Removes the oldest records."""
+        self.base = after(self.records[count - 1])
+        # A list of its own: whoever reads has the one that was there.
+        self.records = self.records[count:]
 
 
 class PendingAppend:
@@ -151,20 +162,25 @@ class MemoryJournal:
         self._fail(JournalUnavailable("the process has crashed"))
         self._release()
 
-    def read(self, first: int = 1, last: int | None = None) -> Iterator[Record]:
+    def read(self, first: int | None = None, last: int | None = None) -> Iterator[Record]:
         """See `JournalReader.read`."""
         start = self._index_of(first)
-        tail = after(self._disk.records[start - 1]) if start else Tail()
+        tail = after(self._disk.records[start - 1]) if start else self._disk.base
         return verified(self.scan(first, last), tail)
 
-    def scan(self, first: int = 1, last: int | None = None) -> Iterator[Record | JournalCorrupt]:
+    def base(self) -> Tail:
+        """See `JournalReader.base`."""
+        self._check_usable()
+        return self._disk.base
+
+    def scan(self, first: int | None = None, last: int | None = None) -> Iterator[Record | JournalCorrupt]:
         """See `JournalReader.scan`."""
         self._check_usable()
         records = self._disk.records
         for index in range(self._index_of(first), len(records)):
             if last is not None and records[index].first > last:
                 return
-            if records[index].last >= first:
+            if first is None or records[index].last >= first:
                 yield records[index]
 
     def tail(self) -> Tail:
@@ -176,12 +192,27 @@ class MemoryJournal:
         """The bytes of all events and payloads."""
         return sum(sum(map(len, _blocks(record))) for record in self._disk.records)
 
+    def compact(self, until: int) -> int:
+        """See `Journal.compact`."""
+        self._check_usable()
+        if self._disk.leader is not self:
+            raise Fenced(f"nothing was removed before {until}: this journal does not lead, or does so no more")
+        portion = self._disk.records[:-1][:_PORTION_RECORDS]
+        count = sum(1 for record in portion if record.last < until)
+        if count:
+            self._disk.remove(count)
+        return self._disk.base.next
+
     def close(self) -> None:
         """See `JournalReader.close`."""
         self._fail(JournalUnavailable("the journal is closed: open it again"))
         self._release()
 
-    def _index_of(self, sequence: int) -> int:
+    def _index_of(self, sequence: int | None) -> int:
+        if sequence is None:
+            return 0
+        if sequence < self._disk.base.next:
+            raise JournalCompacted(self.cell, sequence, self._disk.base.next)
         return max(bisect_right(self._disk.records, sequence, key=lambda record: record.first) - 1, 0)
 
     def _check_usable(self) -> None:

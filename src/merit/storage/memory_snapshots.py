@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from merit.ports.snapshots import SNAPSHOTS_KEPT, Snapshot
+from collections.abc import Iterable
+
+from merit.ports.snapshots import Snapshot
 from merit.storage.file_snapshots import check_snapshot
 
 
@@ -24,8 +26,6 @@ class MemorySnapshots:
         check_snapshot(sequence, fold_version, record_hash)
         self._snapshots[sequence] = Snapshot(sequence, fold_version, record_hash, data)
         self._bad.discard(sequence)
-        for old in sorted(self._snapshots, reverse=True)[SNAPSHOTS_KEPT:]:
-            del self._snapshots[old]
 
     def latest(self, until: int | None = None) -> Snapshot | None:
         """See `SnapshotStore.latest`."""
@@ -34,6 +34,15 @@ class MemorySnapshots:
         skipped = newest_first if whole is None else newest_first[: newest_first.index(whole)]
         self._damaged = tuple(f"snapshot {sequence}: it was planned to be damaged" for sequence in skipped)
         return None if whole is None else self._snapshots[whole]
+
+    def sequences(self) -> dict[int, int]:
+        """See `SnapshotStore.sequences`."""
+        return {sequence: len(self._snapshots[sequence].data) for sequence in sorted(self._snapshots)}
+
+    def drop(self, sequences: Iterable[int]) -> None:
+        """See `SnapshotStore.drop`."""
+        for sequence in sequences:
+            self._snapshots.pop(sequence, None)
 
     def damage(self, sequence: int) -> None:
         """From now on the snapshot of this sequence is found damaged, until it is saved again."""

@@ -7,13 +7,17 @@ from typing import Final
 
 import apsw
 
+from merit.model.record import NO_HASH
 from merit.ports.journal import JournalCorrupt, JournalError, JournalForeign, JournalUnavailable, OutcomeUnknown
-from merit.storage.durable_files import sync_directory
+from merit.storage import sqlite_file
 
 FILE_NAME: Final = "journal.sqlite3"
 APPLICATION_ID: Final = 0x4D524A31  # "MRJ1": tells a journal from any other SQLite file
-FILE_FORMAT: Final = 1
+FILE_FORMAT: Final = 2
 """Version of the tables; stands in the file as `user_version`. The records have their own (`RECORD_FORMAT`)."""
+
+FILE_FORMATS_READ: Final = (1, FILE_FORMAT)
+"""Without a base (format 1), a journal begins at its beginning; `upgrade` gives it one."""
 
 PAGE_BYTES: Final = 8192
 """Measured with records of 0.5 and 20 kB: a tenth less CPU an append than with pages of 4 kB, and less written than
@@ -28,7 +32,10 @@ CREATE TABLE meta (
     cell TEXT NOT NULL,
     epoch INTEGER NOT NULL,
     holder TEXT NOT NULL,
-    led_ns INTEGER NOT NULL
+    led_ns INTEGER NOT NULL,
+    base_next INTEGER NOT NULL,
+    base_hash BLOB NOT NULL,
+    base_epoch INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE records (
     first INTEGER PRIMARY KEY,
@@ -41,6 +48,13 @@ CREATE TABLE records (
     events BLOB NOT NULL,
     payloads BLOB NOT NULL
 ) STRICT;
+"""
+
+_UPGRADE: Final = f"""
+ALTER TABLE meta ADD COLUMN base_next INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE meta ADD COLUMN base_hash BLOB NOT NULL DEFAULT x'{NO_HASH.hex()}';
+ALTER TABLE meta ADD COLUMN base_epoch INTEGER NOT NULL DEFAULT 0;
+PRAGMA user_version = {FILE_FORMAT};
 """
 
 # Errors after which nothing of a transaction can be in the file: its frames were not written to the end, so that the
@@ -58,23 +72,9 @@ def create(path: Path, cell: str, vfs: str | None) -> None:
         raise JournalForeign(
             f"{path} is missing, but its log {log.name} is there: restore the file, or move the log away"
         )
-    unfinished = path.with_name(f"{path.name}.new")
-    for leftover in (unfinished, unfinished.with_name(f"{unfinished.name}-journal")):
-        leftover.unlink(missing_ok=True)
-    unfinished.touch(mode=0o600)  # its owner only; SQLite makes the log with the same permissions
-    connection = apsw.Connection(str(unfinished), vfs=vfs)
-    try:
-        connection.pragma("page_size", PAGE_BYTES)
-        connection.pragma("synchronous", "extra")
-        with connection:
-            connection.pragma("application_id", APPLICATION_ID)
-            connection.pragma("user_version", FILE_FORMAT)
-            connection.execute(_TABLES)
-            connection.execute("INSERT INTO meta VALUES (1, ?, 0, '', 0)", (cell,))
-    finally:
-        connection.close(force=True)
-    unfinished.replace(path)
-    sync_directory(path.parent)
+    with sqlite_file.created(path, APPLICATION_ID, FILE_FORMAT, PAGE_BYTES, vfs) as connection:
+        connection.execute(_TABLES)
+        connection.execute("INSERT INTO meta VALUES (1, ?, 0, '', 0, 1, ?, 0)", (cell, NO_HASH))
 
 
 def check(connection: apsw.Connection, path: Path, cell: str | None) -> str:
@@ -85,7 +85,7 @@ def check(connection: apsw.Connection, path: Path, cell: str | None) -> str:
     if connection.pragma("application_id") != APPLICATION_ID:
         raise JournalForeign(f"{path} is not a journal of Merit: move it away, or use another directory")
     version = connection.pragma("user_version")
-    if version != FILE_FORMAT:
+    if version not in FILE_FORMATS_READ:
         raise JournalForeign(
             f"{path} has format {version}, and this version of Merit reads format {FILE_FORMAT}: "
             "use the version that wrote it"
@@ -100,6 +100,14 @@ def check(connection: apsw.Connection, path: Path, cell: str | None) -> str:
     return found
 
 
+def upgrade(connection: apsw.Connection) -> None:
+    """Brings a file that was checked into the present format, at once and durably. Raises `apsw.Error`."""
+    if connection.pragma("user_version") == FILE_FORMAT:
+        return
+    with connection:
+        connection.execute(_UPGRADE)
+
+
 def translated(error: apsw.Error, path: Path, cell: str) -> JournalError:
     """What an error of SQLite means for somebody who reads, opens or checkpoints the journal at `path`."""
     if isinstance(error, apsw.NotADBError):
@@ -110,7 +118,7 @@ def translated(error: apsw.Error, path: Path, cell: str) -> JournalError:
         return JournalForeign(f"{path} does not have the tables of a journal ({error}): restore it, or move it away")
     if isinstance(error, apsw.CorruptError):
         return JournalCorrupt(cell, 0, f"{path}: SQLite finds its structure broken ({error}): restore it from a copy")
-    return JournalUnavailable(f"{path}: {_advice(error)}")
+    return JournalUnavailable(f"{path}: {sqlite_file.advice(error)}")
 
 
 def translated_append(error: apsw.Error, path: Path, first: int) -> JournalError:
@@ -118,21 +126,8 @@ def translated_append(error: apsw.Error, path: Path, first: int) -> JournalError
     extended = getattr(error, "extendedresult", 0)
     if extended & 0xFF in _NOTHING_STORED or extended == apsw.SQLITE_IOERR_WRITE:
         return JournalUnavailable(
-            f"{path}: record {first} was not stored: {_advice(error)}; everything acknowledged before is intact"
+            f"{path}: record {first} was not stored: {sqlite_file.advice(error)}; everything acknowledged before is intact"
         )
     return OutcomeUnknown(
-        f"{path}: record {first} may or may not have been stored: {_advice(error)}; opening the journal anew tells"
+        f"{path}: record {first} may or may not have been stored: {sqlite_file.advice(error)}; opening the journal anew tells"
     )
-
-
-def _advice(error: apsw.Error) -> str:
-    detail = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    if isinstance(error, apsw.FullError):
-        return f"the disk is full ({detail}); make space, at least as much as the log beside it takes, and start again"
-    if isinstance(error, apsw.BusyError):
-        return f"another program keeps it locked ({detail}); end that program and start again"
-    if isinstance(error, apsw.CantOpenError):
-        return f"it cannot be opened ({detail}); check that it exists and that this user may read and write it"
-    if isinstance(error, apsw.ReadOnlyError | apsw.PermissionsError):
-        return f"it cannot be written ({detail}); check permissions and how the file system is mounted"
-    return f"the disk or file system failed ({detail}); check it and its space, and start again"

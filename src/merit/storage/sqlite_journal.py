@@ -2,7 +2,7 @@
 
 An append is one INSERT in a transaction of its own, synced (`synchronous=FULL`) before it returns. The write-ahead log
 is copied into the file (checkpointed) by `checkpoint`, which the shell calls from a thread: done inline, as SQLite does
-by default, it would cost an append now and then tens of milliseconds.
+by default, it would cost an append now and then tens of milliseconds. `compact` is called from a thread, too.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import os
 import threading
 from pathlib import Path
 from typing import Final
-from zlib import crc32
 
 import apsw
 import msgspec
 
-from merit.model.record import JournalError, Record, Tail, encode_record, header_hash
+from merit.model.record import JournalError, Record, Tail
 from merit.ports.journal import Fenced, JournalCorrupt, JournalUnavailable, OutcomeUnknown
-from merit.storage import sqlite_format, sqlite_log
+from merit.storage import sqlite_compaction, sqlite_format, sqlite_log
 from merit.storage.durable_files import make_directory
 from merit.storage.leader_lock import LeaderLock
+from merit.storage.record_row import HASH_COLUMN, encode_row
 from merit.storage.sqlite_reader import SqliteReader, open_reader
 
 LOCK_NAME: Final = "leader.lock"
@@ -56,8 +56,8 @@ class Checkpoint(msgspec.Struct, frozen=True):
 class SqliteJournal(SqliteReader):
     """A `Journal` of `cell` in `directory`, which is made when it is missing. Usable after `lead`.
 
-    `append` belongs to one thread; `checkpoint` may be called from another one at the same time. `vfs` names a
-    registered SQLite VFS (fault injection in tests).
+    `append` belongs to one thread, and with it all but `checkpoint` and `compact`, which may be called from others at the
+    same time. `vfs` names a registered SQLite VFS (fault injection in tests).
     """
 
     def __init__(self, directory: Path, cell: str, *, vfs: str | None = None) -> None:
@@ -66,9 +66,9 @@ class SqliteJournal(SqliteReader):
         self._lock = LeaderLock(directory / LOCK_NAME)
         self._expected = Tail()
         self._failure: str | None = None
-        self._checkpointer: apsw.Connection | None = None
+        self._keeper: apsw.Connection | None = None  # for checkpoints and compaction
         self._turn = threading.Lock()  # held by an append, and by the short last pass of a checkpoint
-        self._checkpointing = threading.Lock()
+        self._keeping = threading.Lock()  # held by whoever uses the keeper
         self._wal_bytes = 0
         self._wal_bytes_due = WAL_BYTES_DUE
         self._wal_bytes_inline = WAL_BYTES_MAX
@@ -100,19 +100,7 @@ class SqliteJournal(SqliteReader):
         self._check_usable()
         self._check_fits(record)
         writer = self._writer
-        header, events, payloads = encode_record(record)
-        digest = header_hash(header)
-        row = (
-            record.first,
-            record.last,
-            record.epoch,
-            record.time_ns,
-            digest,
-            crc32(payloads),
-            header,
-            events,
-            payloads,
-        )
+        row = encode_row(record)
         try:
             with self._turn:
                 writer.execute(_INSERT, row)
@@ -129,13 +117,17 @@ class SqliteJournal(SqliteReader):
                 OutcomeUnknown(f"{self._path}: the append of record {record.first} was interrupted ({error!r})")
             )
             raise
-        self._expected = Tail(record.last + 1, digest, record.epoch)
+        self._expected = Tail(record.last + 1, row[HASH_COLUMN], record.epoch)
         if self._wal_bytes >= self._wal_bytes_inline:
             self._bound_log()
 
-    def size_bytes(self) -> int:
-        """See `JournalReader.size_bytes`; of the log only what is in use."""
-        return self._path.stat().st_size + self._wal_bytes
+    def _content_bytes(self) -> int:
+        with self._turn:  # a reader in the middle of the last pass of a checkpoint would keep the log from being reused
+            return super()._content_bytes()
+
+    def _log_bytes(self) -> int:
+        """Only what is in use: the log is made longer in advance."""
+        return self._wal_bytes
 
     @property
     def checkpoint_due(self) -> bool:
@@ -149,7 +141,7 @@ class SqliteJournal(SqliteReader):
         only. Readers in the middle of a transaction can keep the log from being reused until they end it. Raises
         `JournalUnavailable`, and the journal takes no more appends then.
         """
-        with self._checkpointing:
+        with self._keeping:
             self._check_usable()
             before, passes, rest = self._wal_bytes, 0, self._wal_bytes
             try:
@@ -165,6 +157,34 @@ class SqliteJournal(SqliteReader):
                 raise self._failed(sqlite_format.translated(error, self._path, self.cell)) from error
             return Checkpoint(before, self._wal_bytes, passes + 1)
 
+    def compact(self, until: int) -> int:
+        """See `Journal.compact`. A portion is chosen beside the appends; they wait while it is removed.
+
+        After a failed removal the journal takes no more appends. Raises `JournalCorrupt`, too, when its oldest records are
+        damaged; nothing is removed then, and the journal goes on.
+        """
+        with self._keeping:
+            self._check_usable()
+            if self._keeper is None:
+                raise JournalUnavailable(f"{self._path}: the journal is not led: call lead first")
+            try:
+                present = sqlite_compaction.present_base(self._keeper)
+                base = sqlite_compaction.next_base(self._keeper, present, self.cell, until)
+            except apsw.Error as error:
+                raise sqlite_format.translated(error, self._path, self.cell) from error
+            if base.next > present.next:
+                self._move_base(self._keeper, base)
+            return base.next
+
+    def _move_base(self, keeper: apsw.Connection, base: Tail) -> None:
+        try:
+            with self._turn:
+                sqlite_compaction.move_base(keeper, base, self._path, self._expected.epoch)
+        except apsw.Error as error:
+            raise self._failed(sqlite_format.translated(error, self._path, self.cell)) from error
+        except Fenced as error:
+            raise self._failed(error) from None
+
     def tail(self) -> Tail:
         """See `JournalReader.tail`."""
         self._check_usable()
@@ -172,7 +192,7 @@ class SqliteJournal(SqliteReader):
 
     def close(self) -> None:
         """See `JournalReader.close`."""
-        with self._checkpointing, self._turn:
+        with self._keeping, self._turn:
             self._shut()
             self._failure = self._failure or f"{self._path}: the journal is closed: open it again"
 
@@ -191,12 +211,14 @@ class SqliteJournal(SqliteReader):
         self._connection = connection = self._connect()
         sqlite_format.check(connection, self._path, self.cell)
         connection.pragma("journal_mode", "wal")
+        sqlite_format.upgrade(connection)
         # The log may hold pages whose sync failed in a former life: the kernel takes them for written, though the disk
         # may not have them, and everything appended behind them would be lost with them in a power cut. Copied into the
         # file and begun anew, the log holds nothing that is in doubt.
         connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-        connection.set_wal_hook(self._note_log)
-        self._checkpointer = self._connect()
+        self._keeper = self._connect()
+        for one in (connection, self._keeper):
+            one.set_wal_hook(self._note_log)
 
     def _check_log(self) -> None:
         """Refuses a log with damage in the middle before SQLite cuts it there; nothing is changed."""
@@ -284,10 +306,10 @@ class SqliteJournal(SqliteReader):
 
     def _copy_log(self) -> int:
         """One checkpoint that waits for nobody; returns the bytes of the log copied by now. Raises `apsw.Error`."""
-        if self._checkpointer is None:
+        if self._keeper is None:
             return 0
         try:
-            _, copied = self._checkpointer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            _, copied = self._keeper.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         except apsw.BusyError:  # another program is at it
             return 0
         return max(copied, 0) * sqlite_format.PAGE_BYTES
@@ -298,13 +320,13 @@ class SqliteJournal(SqliteReader):
 
         Does not raise, since the record is stored and to be acknowledged: a failure refuses the next append.
         """
-        if self._checkpointing.acquire(blocking=False):
+        if self._keeping.acquire(blocking=False):
             try:
                 self._note_copied(self._copy_log())
             except apsw.Error as error:
                 self._failed(sqlite_format.translated(error, self._path, self.cell))
             finally:
-                self._checkpointing.release()
+                self._keeping.release()
 
     def _note_copied(self, copied_bytes: int) -> None:
         """Takes note of how much of the log is copied; when all is, the next append writes it from its beginning."""
@@ -317,14 +339,14 @@ class SqliteJournal(SqliteReader):
 
     def _shut(self) -> None:
         """Closes what is open and gives the lock back last, so that the next leader finds nobody else writing."""
-        for connection in (self._checkpointer, self._connection):
+        for connection in (self._keeper, self._connection):
             if connection is not None and self._failure is not None:
                 # No checkpoint on closing: after a failure the log stays as it is for the next one to open it.
                 connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         try:
-            if self._checkpointer is not None:
-                self._checkpointer.close(force=True)
-                self._checkpointer = None
+            if self._keeper is not None:
+                self._keeper.close(force=True)
+                self._keeper = None
             super().close()
         except apsw.Error as error:
             self._failure = self._failure or f"{self._path}: closing failed ({error})"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, Self
-from zlib import crc32
+from typing import Any, Final, Self
 
 import apsw
 
-from merit.model.record import JournalForeign, Record, Tail, decode_record, header_hash
-from merit.ports.journal import JournalCorrupt, JournalUnavailable
+from merit.model.record import Record, Tail
+from merit.ports.journal import JournalCompacted, JournalCorrupt, JournalUnavailable
 from merit.storage import sqlite_format, sqlite_log
+from merit.storage.record_row import RecordRow, decode_row
 from merit.storage.verify import verified
 
 # One read transaction takes at most this much, so that a slow reader never keeps the write-ahead log from being reused.
@@ -22,8 +22,8 @@ _SEQUENCE_MAX: Final = 2**63 - 1
 _SELECT: Final = "SELECT first, last, epoch, time_ns, hash, payloads_crc, header, events, payloads FROM records "
 _CHUNK: Final = f"{_SELECT} WHERE first BETWEEN ? AND ? ORDER BY first LIMIT {_CHUNK_ROWS}"
 _BEFORE: Final = f"{_SELECT} WHERE first < ? ORDER BY first DESC LIMIT 1"
-
-_Row = tuple[int, int, int, int, bytes, int, bytes, bytes, bytes]
+_META: Final = "SELECT * FROM meta"  # so that files of all formats can be asked: the base comes last, if there is one
+_META_COLUMNS: Final = 5
 
 
 class SqliteReader:
@@ -40,15 +40,19 @@ class SqliteReader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def read(self, first: int = 1, last: int | None = None) -> Iterator[Record]:
+    def read(self, first: int | None = None, last: int | None = None) -> Iterator[Record]:
         """See `JournalReader.read`."""
         start = self._start(first)
         return verified(self._records(start, last), self._tail_before(start))
 
-    def scan(self, first: int = 1, last: int | None = None) -> Iterator[Record | JournalCorrupt]:
+    def base(self) -> Tail:
+        """See `JournalReader.base`."""
+        return Tail(*self._rows(_META)[0][_META_COLUMNS:])
+
+    def scan(self, first: int | None = None, last: int | None = None) -> Iterator[Record | JournalCorrupt]:
         """See `JournalReader.scan`. Without `last`, damage of the log that hides later records comes at the end."""
-        following = first
-        for record in self._records(first, last):
+        following = start = self._start(first)
+        for record in self._records(start, last):
             following = record.last + 1 if isinstance(record, Record) else record.sequence + 1
             yield record
         if last is None and (damage := self._log_damage()) is not None:
@@ -60,8 +64,9 @@ class SqliteReader:
         except OSError as error:
             raise JournalUnavailable(f"{sqlite_log.log_path(self._path)}: cannot be read: {error.strerror}") from error
 
-    def _records(self, first: int, last: int | None) -> Iterator[Record | JournalCorrupt]:
-        start, end = self._start(first), _SEQUENCE_MAX if last is None else last
+    def _records(self, start: int, last: int | None) -> Iterator[Record | JournalCorrupt]:
+        end = _SEQUENCE_MAX if last is None else last
+        following = start
         while start <= end:
             try:
                 rows, more = self._chunk(start, end)
@@ -69,11 +74,13 @@ class SqliteReader:
                 yield JournalCorrupt(self.cell, start, error.reason)
                 start = self._beyond_damage(start, end)
                 continue
+            if not rows or rows[0][0] > following:
+                self._check_kept(following)
             for row in rows:
-                yield self._decoded(row)
+                yield decode_row(self.cell, row)
             if not more:
                 return
-            start = rows[-1][0] + 1
+            start, following = rows[-1][0] + 1, rows[-1][1] + 1
 
     def tail(self) -> Tail:
         """See `JournalReader.tail`."""
@@ -82,16 +89,22 @@ class SqliteReader:
         return Tail(tail.next, tail.last_hash, max(tail.epoch, epoch))
 
     def size_bytes(self) -> int:
-        """See `JournalReader.size_bytes`; includes the write-ahead log."""
-        size = 0
-        for name in (self._path, sqlite_log.log_path(self._path)):
-            try:
-                size += name.stat().st_size
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                raise JournalUnavailable(f"{name}: cannot be looked at: {error.strerror}") from error
-        return size
+        """See `JournalReader.size_bytes`; includes the write-ahead log, and leaves out what compaction has freed."""
+        return self._content_bytes() + self._log_bytes()
+
+    def _content_bytes(self) -> int:
+        pages: int = self._rows("PRAGMA page_count")[0][0]
+        free: int = self._rows("PRAGMA freelist_count")[0][0]
+        return (pages - free) * sqlite_format.PAGE_BYTES
+
+    def _log_bytes(self) -> int:
+        log = sqlite_log.log_path(self._path)
+        try:
+            return log.stat().st_size
+        except FileNotFoundError:
+            return 0
+        except OSError as error:
+            raise JournalUnavailable(f"{log}: cannot be looked at: {error.strerror}") from error
 
     def close(self) -> None:
         """See `JournalReader.close`."""
@@ -99,15 +112,15 @@ class SqliteReader:
             self._connection.close(force=True)
             self._connection = None
 
-    def _rows(self, query: str, *values: int) -> list[_Row]:
+    def _rows(self, query: str, *values: int) -> list[Any]:
         return self._limited_rows(query, values)[0]
 
-    def _limited_rows(self, query: str, values: tuple[int, ...]) -> tuple[list[_Row], bool]:
+    def _limited_rows(self, query: str, values: tuple[int, ...]) -> tuple[list[RecordRow], bool]:
         """Rows of `query` up to `_CHUNK_BYTES`, or up to damage; raises at damage of the first. Whether there may be
         more."""
         if self._connection is None:
             raise JournalUnavailable(f"{self._path}: the journal is closed: open it again")
-        rows: list[_Row] = []
+        rows: list[RecordRow] = []
         size = 0
         try:
             cursor = self._connection.execute(query, values)
@@ -123,20 +136,39 @@ class SqliteReader:
             return rows, True
         return rows, len(rows) == _CHUNK_ROWS
 
-    def _chunk(self, start: int, end: int) -> tuple[list[_Row], bool]:
+    def _chunk(self, start: int, end: int) -> tuple[list[RecordRow], bool]:
         return self._limited_rows(_CHUNK, (start, end))
 
-    def _start(self, sequence: int) -> int:
-        """Where the record that contains `sequence` starts; `sequence` itself when none does."""
+    def _start(self, sequence: int | None) -> int:
+        """Where the record that contains `sequence` starts; `sequence` itself when none does. None: the first there is.
+
+        Raises `JournalCompacted`.
+        """
+        if sequence is None:
+            return self.base().next
         rows = self._rows(_BEFORE, min(sequence, _SEQUENCE_MAX - 1) + 1)
+        if not rows:
+            self._check_kept(sequence)
         return rows[0][0] if rows and rows[0][1] >= sequence else sequence
+
+    def _check_kept(self, sequence: int) -> None:
+        first = self.base().next
+        if sequence < first:
+            raise JournalCompacted(self.cell, sequence, first)
 
     def _tail_before(self, sequence: int) -> Tail:
         """The tail of the records that start before `sequence`. Raises `JournalCorrupt` if the last one is damaged."""
         rows = self._rows(_BEFORE, sequence)
         if not rows:
-            return Tail()
-        record = self._decoded(rows[0])
+            base = self.base()
+            if sequence == _SEQUENCE_MAX and base.next > 1:
+                raise JournalCorrupt(
+                    self.cell,
+                    base.next,
+                    "there is no record, though compaction never removes the last one: restore them",
+                )
+            return base
+        record = decode_row(self.cell, rows[0])
         if isinstance(record, JournalCorrupt):
             raise record
         return Tail(record.last + 1, rows[0][4], record.epoch)
@@ -163,36 +195,6 @@ class SqliteReader:
         except JournalCorrupt:
             return False
         return True
-
-    def _decoded(self, row: _Row) -> Record | JournalCorrupt:
-        """The record of a row, compared with everything that the row says about it."""
-        first, last, epoch, time_ns, digest, payloads_crc, header, events, payloads = row
-        try:
-            record = decode_record(header, events, payloads)
-        except (ValueError, JournalForeign) as error:
-            return JournalCorrupt(self.cell, first, str(error))
-        if header_hash(header) != digest:
-            return JournalCorrupt(
-                self.cell, first, "the header was altered: it does not have the hash that is stored with it"
-            )
-        if (record.cell, record.first, record.last, record.epoch, record.time_ns) != (
-            self.cell,
-            first,
-            last,
-            epoch,
-            time_ns,
-        ):
-            return JournalCorrupt(
-                self.cell,
-                first,
-                f"the columns of the row were altered, or it belongs elsewhere: its header is of record "
-                f"{record.first} of cell {record.cell!r}",
-            )
-        if crc32(payloads) != payloads_crc:
-            return JournalCorrupt(
-                self.cell, first, "payloads were altered: they do not have the checksum that is stored with them"
-            )
-        return record
 
 
 def open_reader(directory: Path, cell: str | None = None, vfs: str | None = None) -> SqliteReader:

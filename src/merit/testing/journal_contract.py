@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
 from merit.model.record import NO_HASH, RECORD_BYTES_MAX, Record, Tail, after, payload_digests, record_hash, seal
-from merit.ports.journal import Fenced, Journal, JournalUnavailable, LeaderElsewhere
+from merit.ports.journal import Fenced, Journal, JournalCompacted, JournalCorrupt, JournalUnavailable, LeaderElsewhere
 from merit.storage.verify import verify_journal
 
 OpenJournal = Callable[[], Journal]
@@ -40,6 +40,14 @@ async def fill(journal: Journal, tail: Tail, sizes: Sequence[int]) -> list[Recor
         tail = await put(journal, record)
         records.append(record)
     return records
+
+
+def compact_all(journal: Journal, until: int) -> int:
+    """Compacts portion by portion, until nothing more goes; returns where the journal begins then."""
+    first = journal.base().next
+    while (following := journal.compact(until)) > first:
+        first = following
+    return first
 
 
 class JournalContract:
@@ -179,3 +187,100 @@ class JournalContract:
         seen += list(reading)
         assert seen == records[: len(seen)]
         assert len(seen) >= 5
+
+    async def test_without_compaction_it_begins_at_one(self, open_journal: OpenJournal) -> None:
+        """There is no record before the first one."""
+        journal = open_journal()
+        journal.lead("a", 1)
+        assert journal.base() == Tail()
+        assert journal.compact(100) == 1
+        await fill(journal, journal.tail(), [2])
+        assert journal.compact(100) == 1  # the last record always stays
+        assert journal.compact(0) == 1
+        assert journal.base() == Tail()
+
+    async def test_what_is_left_after_compaction(self, open_journal: OpenJournal) -> None:
+        """Whole records go, and only those before the sequence; what is left can be read and verified."""
+        journal = open_journal()
+        records = await fill(journal, journal.lead("a", 1), [2, 3, 2, 4, 1, 2])
+        compact_all(journal, 9)  # in the middle of the fourth, which therefore stays
+        for _ in range(2):
+            assert journal.base() == after(records[2])
+            assert list(journal.read()) == list(journal.scan()) == records[3:]
+            for sequence in (8, 11):
+                assert list(journal.read(sequence)) == list(journal.scan(sequence)) == records[3:]
+            assert list(journal.read(12, 13)) == records[4:]
+            assert list(journal.read(100)) == []
+            for sequence in (1, 5, 7):
+                for read in (journal.read, journal.scan):
+                    with pytest.raises(JournalCompacted, match=f"sequence {sequence} .* begins at 8") as gone:
+                        list(read(sequence))
+                    assert (gone.value.wanted, gone.value.first) == (sequence, 8)
+            verification = verify_journal(journal)
+            assert verification.ok
+            assert (verification.first, verification.last, verification.records) == (8, 14, 3)
+            journal.close()
+            journal = open_journal()
+            assert journal.lead("b", 2).next == 15
+
+    async def test_a_compacted_journal_goes_on(self, open_journal: OpenJournal) -> None:
+        """Appends follow the tail as ever; all but the last record can go, also under the next leader."""
+        journal = open_journal()
+        records = await fill(journal, journal.lead("a", 1), [1] * 5)
+        compact_all(journal, 100)
+        assert list(journal.read()) == records[-1:]
+        records += await fill(journal, after(records[-1]), [1] * 3)
+        journal.close()
+        journal = open_journal()
+        tail = journal.lead("b", 2)
+        assert (tail.next, tail.last_hash) == (9, record_hash(records[-1]))
+        records += await fill(journal, tail, [2])
+        assert list(journal.read()) == records[4:]
+        assert compact_all(journal, 8) == 8
+        assert list(journal.read()) == records[7:]
+        assert verify_journal(journal).ok
+
+    async def test_compaction_goes_in_portions(self, open_journal: OpenJournal) -> None:
+        """Between any two of them the journal is whole, whoever stops there; what was begun is gone on with."""
+        journal = open_journal()
+        records = await fill(journal, journal.lead("a", 1), [1] * 700)
+        begins = [1]
+        while (first := journal.compact(600)) > begins[-1]:
+            begins.append(first)
+            assert first <= 600
+            journal.close()
+            journal = open_journal()
+            journal.lead("b", 2)
+            assert journal.base() == after(records[first - 2])
+            assert next(journal.read()) == records[first - 1]
+            assert journal.tail().next == 701
+        assert begins[-1] == 600
+        assert len(begins) > 2
+        assert verify_journal(journal).records == 101
+
+    async def test_compaction_while_reading(self, open_journal: OpenJournal) -> None:
+        """Who reads what is being removed reads on, or is told; never is a gap passed over, or damage seen."""
+        journal = open_journal()
+        records = await fill(journal, journal.lead("a", 1), [1] * 700)
+        ways: list[Iterator[Record | JournalCorrupt]] = [journal.read(), journal.scan()]
+        begun = [[next(way)] for way in ways]
+        compact_all(journal, 690)
+        for way, seen in zip(ways, begun, strict=True):
+            try:
+                seen.extend(way)
+            except JournalCompacted as gone:
+                assert gone.first == 690
+            assert seen == records[: len(seen)]
+        assert list(journal.read()) == records[689:]
+
+    async def test_who_does_not_lead_cannot_compact(self, open_journal: OpenJournal) -> None:
+        """Not before `lead`, and not after `close`."""
+        journal = open_journal()
+        with pytest.raises((Fenced, JournalUnavailable)):
+            journal.compact(2)
+        journal.lead("a", 1)
+        journal.close()
+        with pytest.raises(JournalUnavailable):
+            journal.compact(2)
+        with pytest.raises(JournalUnavailable):
+            journal.base()

@@ -18,18 +18,23 @@ from typing import Any
 
 import msgspec
 
-from merit.app import control_plane
-from merit.app.control_plane import Settings, run_until_signal
+from merit.app import stores
+from merit.app.control_plane import LEASE_S, Settings
+from merit.app.follower import SNAPSHOT_EVENTS
+from merit.app.node import run_until_signal
 from merit.gateway.server import CannotListen
 from merit.kernel.quarantine import Stopped
 from merit.model.limits import Limits
 from merit.model.record import JournalError
+from merit.model.retention import Retention
 from merit.storage import sqlite_journal
 from merit.storage.sqlite_journal import SqliteJournal
 from merit.testing.sqlite_faults import FileStep, WatchedVfs
 
 READY = "READY "
-"""Followed by the address, on a line of its own, when everything is up."""
+"""Followed by the address and the epoch, on a line of its own, when everything is up."""
+STANDBY = "STANDBY "
+"""Followed by the name of the leader, when a node stands by."""
 EXIT_JOURNAL = 3
 """Exit code when the journal could not be led or written."""
 EXIT_DEFECT = 4
@@ -38,15 +43,19 @@ EXIT_DEFECT = 4
 
 class PlaneFaults(msgspec.Struct, kw_only=True, frozen=True):
     """What a control plane under test is given. ``die_at``: it kills itself before its n-th write, sync, truncation or
-    removal (of the journal, of its log, of blobs and snapshots), counted from its start; 0: never. With ``torn`` a
+    removal (of the journal, of its log, of blobs), counted from its start; 0: never. With ``torn`` a
     write is half done then. ``log_bytes``: length of the write-ahead log at which it is copied into the journal's file.
+    ``store``: of a node; of a database that is open to all, since everybody sees it.
     """
 
     limits: Limits = Limits()
     die_at: int = 0
     torn: bool = False
     log_bytes: int = sqlite_journal.WAL_BYTES_DUE
-    snapshot_events: int = control_plane.SNAPSHOT_EVENTS
+    snapshot_events: int = SNAPSHOT_EVENTS
+    retention: Retention = Retention()
+    store: str = ""
+    lease_s: float = LEASE_S
 
 
 class _Countdown:
@@ -80,23 +89,30 @@ class _Countdown:
 
 
 def main(state: str, address: str, faults_json: str = "{}") -> int:
-    """Run until SIGTERM; the exit code. Says ``READY HOST:PORT`` when it is up."""
+    """Run until SIGTERM; the exit code. Says ``READY HOST:PORT EPOCH`` when it is up."""
     faults = msgspec.json.decode(faults_json, type=PlaneFaults)
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(levelname)s %(name)s: %(message)s")
-    # These are constants to everybody but tests, which cannot wait for a million events.
+    # A constant to everybody but tests, which cannot wait for so much.
     vars(sqlite_journal)["WAL_BYTES_DUE"] = faults.log_bytes
-    vars(control_plane)["SNAPSHOT_EVENTS"] = faults.snapshot_events
     if faults.die_at:
         countdown = _Countdown(faults)
         vfs = WatchedVfs("watched", countdown.watch)
         # The control plane opens its journal by this name; there is no setting for a file system that kills.
-        vars(control_plane)["SqliteJournal"] = partial(SqliteJournal, vfs="watched")
+        vars(stores)["SqliteJournal"] = partial(SqliteJournal, vfs="watched")
         os.fsync = countdown.before(os.fsync)
         Path.replace = countdown.before(Path.replace)  # type: ignore[method-assign]  # renames are steps too
         _KEPT.append(vfs)
-    settings = Settings(state=Path(state), grpc=address, limits=faults.limits)
+    settings = Settings(
+        state=Path(state),
+        grpc=address,
+        limits=faults.limits,
+        retention=faults.retention,
+        snapshot_events=faults.snapshot_events,
+        store=faults.store,
+        lease_s=faults.lease_s,
+    )
     try:
-        asyncio.run(run_until_signal(settings, lambda where, _epoch: _say(f"{READY}{where}")))
+        asyncio.run(_run(settings))
     except JournalError as error:
         _say(f"journal: {error}")
         return EXIT_JOURNAL
@@ -107,6 +123,13 @@ def main(state: str, address: str, faults_json: str = "{}") -> int:
         _say(f"listen: {error}")
         return 1
     return 0
+
+
+async def _run(settings: Settings) -> None:
+    def ready(where: str, epoch: int) -> None:
+        _say(f"{READY}{where} {epoch}")
+
+    await run_until_signal(settings, ready, lambda leader: _say(f"{STANDBY}{leader}"))
 
 
 def _say(line: str) -> None:

@@ -19,12 +19,13 @@ import sys
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
-from merit.testing.plane import READY, PlaneFaults
+from merit.testing.plane import READY, STANDBY, PlaneFaults
 
 LINES_MAX = 500
 """Of what a program printed last are kept."""
@@ -41,18 +42,21 @@ class Program:
 
     Args:
         command: the program and its arguments.
-        ready: begins the line by which the program says that it is up; empty: it is up at once.
+        ready: begins the line by which the program says that it is up, or one of several; empty: it is up at once.
     """
 
-    def __init__(self, command: Sequence[str], ready: str = "") -> None:
+    def __init__(self, command: Sequence[str], ready: str | tuple[str, ...] = "") -> None:
         self.command = list(command)
         self.ready = ready
         self.lines: deque[str] = deque(maxlen=LINES_MAX)
         """What it printed last, over all its lives."""
+        self.printed = 0
+        """How many lines that were, with those that are forgotten."""
         self.starts = 0
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
         self._is_ready = asyncio.Event()
+        self._news = asyncio.Event()
 
     @property
     def pid(self) -> int:
@@ -120,6 +124,24 @@ class Program:
         self._send(signal.SIGKILL)
         await self.ended()
 
+    async def says(self, begins: str, after: int = 0, wait_s: float = 30.0) -> str:
+        """The first line that begins so, of those that come after ``after`` ones were ``printed``; waits for it.
+
+        Raises:
+            ProgramFailed: there was none within ``wait_s``.
+        """
+        try:
+            async with asyncio.timeout(wait_s):
+                while True:
+                    self._news.clear()
+                    forgotten = self.printed - len(self.lines)
+                    for line in islice(self.lines, max(0, after - forgotten), None):
+                        if line.startswith(begins):
+                            return line
+                    await self._news.wait()
+        except TimeoutError:
+            raise self.failure(f"did not say {begins!r} within {wait_s:g} s") from None
+
     def pause(self) -> None:
         """SIGSTOP: it stands still and does not know it."""
         self._send(signal.SIGSTOP)
@@ -143,6 +165,8 @@ class Program:
             async for line in process.stdout:
                 text = line.decode("utf-8", "replace").rstrip("\n")
                 self.lines.append(text)
+                self.printed += 1
+                self._news.set()
                 if self.ready and text.startswith(self.ready):
                     self._is_ready.set()
 
@@ -175,6 +199,27 @@ class PlaneProgram(Program):
         faults = msgspec.json.encode(self.faults).decode()
         self.command = [*self.entry, str(self.state), self.address, faults]
         await super().start(wait_s, until_ready=until_ready)
+
+
+class NodeProgram(PlaneProgram):
+    """A node: one of several control planes on one database. It is up when it leads, or stands by.
+
+    Args:
+        state: its directory, which it shares with nobody.
+        faults: with ``store``, which all of them share.
+    """
+
+    def __init__(self, state: Path, faults: PlaneFaults) -> None:
+        super().__init__(state, faults)
+        self.ready = (READY, STANDBY)
+
+    async def leads(self, after: int = 0, wait_s: float = 30.0) -> int:
+        """Wait until it says that it leads, after ``after`` lines; the epoch. Raises ``ProgramFailed``."""
+        return int((await self.says(READY, after, wait_s)).rpartition(" ")[2])
+
+    async def stands_by(self, after: int = 0, wait_s: float = 30.0) -> str:
+        """Wait until it says that it stands by, after ``after`` lines; who leads. Raises ``ProgramFailed``."""
+        return (await self.says(STANDBY, after, wait_s)).removeprefix(STANDBY)
 
 
 class WorkerProgram(Program):

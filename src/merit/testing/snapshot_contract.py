@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from merit.ports.snapshots import SNAPSHOTS_KEPT, Snapshot, SnapshotStore
+from merit.ports.snapshots import Snapshot, SnapshotStore
 
 _HASH = bytes(range(32))
 
@@ -69,17 +69,22 @@ class SnapshotContract:
         assert store.latest() == Snapshot(9, 1, _HASH, b"better")
         assert len(list(store.damaged)) == 0
 
-    def test_only_the_last_are_kept(self, store: SnapshotStore, damage: Damage) -> None:
-        """So many as the bound says, and no more."""
-        for sequence in range(1, 10):
-            store.save(sequence, 1, _HASH, b"state")
-        for sequence in range(9, 9 - SNAPSHOTS_KEPT, -1):
-            latest = store.latest()
-            assert latest is not None
-            assert latest.sequence == sequence
-            damage(store, sequence)
+    def test_all_are_kept_until_they_are_dropped(self, store: SnapshotStore, damage: Damage) -> None:
+        """Those that are damaged are told of as well, and dropped like others."""
+        assert store.sequences() == {}
+        store.drop([1])
+        for sequence in (7, 100, 9):
+            store.save(sequence, 1, _HASH, b"state %d" % sequence)
+        damage(store, 9)
+        stored = store.sequences()
+        assert list(stored) == [7, 9, 100]
+        assert all(size > 0 for size in stored.values())
+        store.drop([9, 100, 8])
+        assert list(store.sequences()) == [7]
+        assert store.latest() == Snapshot(7, 1, _HASH, b"state 7")
+        store.drop(store.sequences())
         assert store.latest() is None
-        assert len(list(store.damaged)) == SNAPSHOTS_KEPT
+        assert len(list(store.damaged)) == 0
 
     def test_empty_and_large(self, store: SnapshotStore) -> None:
         """Any bytes are kept as they are."""

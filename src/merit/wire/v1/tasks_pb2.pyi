@@ -852,9 +852,11 @@ class TaskFilter(_message.Message):
     tenant: _builtins.str
     """empty: in questions every tenant, in orders that of the caller"""
     text: _builtins.str
-    """in the description or in the message of a failure, whether upper or lower case"""
+    """words: each begins one of the description, of a failure's message, or of a parameter that is"""
     submitted_from_ns: _builtins.int
-    """not before"""
+    """marked searchable, whether upper or lower case
+    not before
+    """
     submitted_to_ns: _builtins.int
     """before; 0: until now"""
     schedule: _builtins.str
@@ -896,10 +898,13 @@ class ListTasksRequest(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
+    AT_LEAST_FIELD_NUMBER: _builtins.int
     limit: _builtins.int
     """0: 100; 1,000 at most"""
     cursor: _builtins.str
     """next_cursor of the page before"""
+    at_least: _builtins.int
+    """wait until all that happened up to this event is known; 0: answer with what is"""
     @_builtins.property
     def filter(self) -> Global___TaskFilter: ...
     def __init__(
@@ -908,10 +913,11 @@ class ListTasksRequest(_message.Message):
         limit: _builtins.int = ...,
         cursor: _builtins.str = ...,
         filter: Global___TaskFilter | None = ...,
+        at_least: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "filter", b"filter", "limit", b"limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least", b"at_least", "cursor", b"cursor", "filter", b"filter", "limit", b"limit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -923,8 +929,14 @@ class ListTasksResponse(_message.Message):
 
     TASKS_FIELD_NUMBER: _builtins.int
     NEXT_CURSOR_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    LACKING_FIELD_NUMBER: _builtins.int
     next_cursor: _builtins.str
-    """empty: that was all"""
+    """empty: that was all; a page may have few tasks, or none, and yet not be the last"""
+    sequence: _builtins.int
+    """the event up to which everything is known"""
+    lacking: _builtins.str
+    """why tasks may be missing, and what to do; empty: none are"""
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Task]:
         """without parameters, results and trails"""
@@ -934,10 +946,12 @@ class ListTasksResponse(_message.Message):
         *,
         tasks: _abc.Iterable[Global___Task] | None = ...,
         next_cursor: _builtins.str = ...,
+        sequence: _builtins.int = ...,
+        lacking: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_cursor", b"next_cursor", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lacking", b"lacking", "next_cursor", b"next_cursor", "sequence", b"sequence", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1112,6 +1126,13 @@ class Status(_message.Message):
     JOURNAL_BYTES_FIELD_NUMBER: _builtins.int
     STARTED_NS_FIELD_NUMBER: _builtins.int
     DEAD_LETTERS_FIELD_NUMBER: _builtins.int
+    FOLLOWER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    FOLLOWER_LAG_EVENTS_FIELD_NUMBER: _builtins.int
+    FOLLOWER_LAG_NS_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_SEQUENCE_FIELD_NUMBER: _builtins.int
+    JOURNAL_FIRST_FIELD_NUMBER: _builtins.int
+    ALARMS_FIELD_NUMBER: _builtins.int
+    STORE_FIELD_NUMBER: _builtins.int
     cell: _builtins.str
     epoch: _builtins.int
     sequence: _builtins.int
@@ -1129,6 +1150,22 @@ class Status(_message.Message):
     started_ns: _builtins.int
     dead_letters: _builtins.int
     """dead tasks that wait to be retried or purged"""
+    follower_sequence: _builtins.int
+    """up to which final tasks can be searched"""
+    follower_lag_events: _builtins.int
+    """durable events that the follower does not know yet"""
+    follower_lag_ns: _builtins.int
+    """for how long it has not known all of them"""
+    snapshot_sequence: _builtins.int
+    """of the latest snapshot, from which a start begins"""
+    journal_first: _builtins.int
+    """event with which the journal begins: older ones have been compacted away"""
+    store: _builtins.str
+    """sqlite or postgresql"""
+    @_builtins.property
+    def alarms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """what is wrong with the control plane itself, and what to do"""
+
     def __init__(
         self,
         *,
@@ -1145,10 +1182,17 @@ class Status(_message.Message):
         journal_bytes: _builtins.int = ...,
         started_ns: _builtins.int = ...,
         dead_letters: _builtins.int = ...,
+        follower_sequence: _builtins.int = ...,
+        follower_lag_events: _builtins.int = ...,
+        follower_lag_ns: _builtins.int = ...,
+        snapshot_sequence: _builtins.int = ...,
+        journal_first: _builtins.int = ...,
+        alarms: _abc.Iterable[_builtins.str] | None = ...,
+        store: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned", b"assigned", "canceled", b"canceled", "cell", b"cell", "completed", b"completed", "dead", b"dead", "dead_letters", b"dead_letters", "epoch", b"epoch", "journal_bytes", b"journal_bytes", "pending", b"pending", "sequence", b"sequence", "started_ns", b"started_ns", "waiting", b"waiting", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarms", b"alarms", "assigned", b"assigned", "canceled", b"canceled", "cell", b"cell", "completed", b"completed", "dead", b"dead", "dead_letters", b"dead_letters", "epoch", b"epoch", "follower_lag_events", b"follower_lag_events", "follower_lag_ns", b"follower_lag_ns", "follower_sequence", b"follower_sequence", "journal_bytes", b"journal_bytes", "journal_first", b"journal_first", "pending", b"pending", "sequence", b"sequence", "snapshot_sequence", b"snapshot_sequence", "started_ns", b"started_ns", "store", b"store", "waiting", b"waiting", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,88 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from merit.app.postgres_stores import PostgresStores
+from merit.app.state_directory import CELL
+from merit.app.stores import open_stores, shared_stores
+from merit.ports.journal import JournalUnavailable
+from merit.ports.read_model import Portion, Reached, ReadModelUnavailable
+from merit.testing.journal_contract import batch, put
+
+CHILD = """
+from merit.app.stores import stores_of_environment
+
+stores = stores_of_environment()
+print(stores.directory.path, stores.reader().tail().next, stores.read_model_reader().reached().sequence)
+stores.close()
+"""
+
+
+@pytest.fixture
+def open_shared(tmp_path):
+    opened = []
+
+    def another(url):
+        opened.append(shared_stores(tmp_path, url, 3.0))
+        return opened[-1]
+
+    yield another
+    for stores in opened:
+        stores.close()
+
+
+async def test_all_of_it_is_in_one_database_and_other_processes_find_it(open_shared, postgres, tmp_path):
+    stores = open_shared(postgres.new_database())
+    with pytest.raises(JournalUnavailable, match="tables are not there"):
+        stores.reader()
+    journal = stores.journal()
+    assert journal.lease_s == 3.0
+    assert journal.cell == CELL
+    tail = journal.lead("a", 1)
+    with pytest.raises(ReadModelUnavailable, match="the follower makes it"):
+        stores.read_model_reader()
+    stores.read_model().write(Portion(0, Reached(7, 1)))
+    stores.snapshots().save(3, 1, bytes(32), b"state")
+    digest = stores.blobs().put("tenant", b"content")
+    record = batch(tail, [b"event"] * 3, cell=CELL)
+    await put(journal, record)
+    stores.archive().add_segment([record])
+    assert stores.archive().held().last == 3
+    assert stores.blobs().has("tenant", digest)
+    assert list(stores.snapshots().sequences()) == [3]
+    child = subprocess.run(
+        [sys.executable, "-c", CHILD], env=stores.environment(), capture_output=True, text=True, timeout=60
+    )
+    assert child.stdout.split() == [str(tmp_path), "4", "7"], child.stderr
+    journal.close()
+    stores.close()
+    stores.close()
+    with pytest.raises(JournalUnavailable, match="closed"):
+        stores.journal().lead("b", 1)
+
+
+def test_what_is_no_database_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"--store: .* use postgresql://"):
+        open_stores(tmp_path, "mysql://host/database")
+    stores = open_stores(tmp_path, "postgresql://127.0.0.1:1/database")
+    assert isinstance(stores, PostgresStores)
+    with pytest.raises(JournalUnavailable, match="check that the server runs"):
+        stores.journal()
+    stores.close()
+
+
+def test_without_the_extra_it_is_named(tmp_path):
+    """The driver is imported only when it is asked for."""
+    program = (
+        "import sys; sys.modules['asyncpg'] = None\n"
+        "from pathlib import Path\nfrom merit.app.stores import open_stores\n"
+        "open_stores(Path('state')).close()\n"
+        "try: open_stores(Path('state'), 'postgresql://host/database')\n"
+        "except ValueError as error: print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=os.environ, capture_output=True, text=True, timeout=60
+    )
+    assert "pip install 'merit-fleet[postgres]'" in done.stdout, done.stderr
