@@ -18,6 +18,7 @@ from typing import IO, Any, Final
 import psutil
 
 from merit.app.state_directory import CELL, StateDirectory
+from merit.app.stores import STORE_VARIABLE
 from merit.core.codec import decode_event
 from merit.model.events import TaskCompleted
 from merit.model.tenancy import DEFAULT_TENANT
@@ -43,13 +44,15 @@ class Fleet:
 
     Args:
         directory: on whose disk the state lies; the system's temporary one by default.
+        store: URL of the database that keeps the state in its place.
     """
 
-    def __init__(self, directory: Path | None = None) -> None:
+    def __init__(self, directory: Path | None = None, *, store: str = "") -> None:
         if directory is not None:
             directory.mkdir(parents=True, exist_ok=True)
         self._root = Path(tempfile.mkdtemp(prefix="merit-bench-", dir=directory))
         self.state = self._root / "state"
+        self._store = store
         self.server = f"127.0.0.1:{_free_port()}"
         self.cell: psutil.Process
         self.workers: list[psutil.Process] = []
@@ -112,7 +115,7 @@ class Fleet:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=tethered(),
+            env={**tethered(), STORE_VARIABLE: self._store},
         )
         self._running.append((process, path))
         return process

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 class Plan(Struct, frozen=True, kw_only=True):
     """Sizes of all benchmarks; the defaults are those that the bars are for, and keep each below 50 s, queue and
-    fleet below three minutes."""
+    fleet below three minutes, memory below ten."""
 
     state: Path | None = None
     """Directory on whose disk the state lies while it is measured; the system's temporary one by default."""
@@ -75,3 +75,20 @@ class Plan(Struct, frozen=True, kw_only=True):
     unary_tasks: int = 1_000
     unary_nap_s: float = 0.2
     """fleet: how long a task takes a worker of the unary contract."""
+    follower_pairs: int = 20
+    """memory: comparisons with and without the follower."""
+    follower_tasks: int = 10_000
+    """memory: tasks whose time is measured, each time."""
+    catch_up_events: int = 1_000_000
+    search_rows: int = 1_000_000
+    """memory: final tasks that are searched."""
+    store_pairs: int = 5
+    """memory: comparisons of PostgreSQL with SQLite."""
+    store_tasks: int = 50_000
+    """memory: tasks that go through, each time."""
+    fence_pairs: int = 10
+    """memory: comparisons of appends that ask who leads with such that do not."""
+    fence_appends: int = 400
+    """memory: appends whose time is measured, each time."""
+    takeovers: int = 50
+    """memory: leaders that are killed or stopped."""

@@ -1,23 +1,17 @@
-"""A start with a snapshot and a million events after it; how fast events are folded, and what a snapshot costs."""
+"""A start with a snapshot and a million events after it, and how fast events are folded."""
 
 from __future__ import annotations
 
-import asyncio
-import sys
 import time
-from pathlib import Path
 from typing import Final
-
-import psutil
 
 from merit.allocation.catalogue import BUILT_IN
 from merit.app.restore import restore
-from merit.app.snapshot import take_snapshot
 from merit.app.state_directory import CELL, StateDirectory
-from merit.core.codec import encode_event
+from merit.core.codec import FOLD_VERSION, encode_event, encode_state
 from merit.core.machine import Machine
 from merit.lab.bench.figures import Figure
-from merit.lab.bench.fleet import Fleet, cpu_s
+from merit.lab.bench.fleet import Fleet
 from merit.lab.bench.plan import Plan
 from merit.model.commands import Allocate, AttachWorker, Command, StartLeadership, SubmitTasks, TakeFrame
 from merit.model.effects import Effect, SendAssignment
@@ -45,28 +39,26 @@ async def restart_figures(plan: Plan) -> list[Figure]:
         await (await fleet.connect()).aclose()
         fleet.kill_cell()
         directory = StateDirectory(fleet.state)
-        _write_journal(directory, plan.restart_events)
+        write_journal(directory, plan.restart_events)
         began_s = time.perf_counter()
         fleet.start_cell()
         await (await fleet.connect()).aclose()
         restart_s = time.perf_counter() - began_s
         fold_s = _fold_s(directory)
-        snapshot_cpu_s = await _snapshot_cpu_s(fleet.state)
     return [
         Figure("restart_1m_events_s", restart_s * 1_000_000 / plan.restart_events, "s", ceiling=RESTART_S_MAX),
         Figure("fold_events_per_s", plan.restart_events / fold_s, "1/s"),
-        Figure("snapshot_cpu_s_1m_events", snapshot_cpu_s * 1_000_000 / plan.restart_events, "s"),
     ]
 
 
-def _write_journal(directory: StateDirectory, events: int) -> None:
-    """A snapshot after a while, then this many events of no-op tasks: submitted, assigned, completed."""
+def write_journal(directory: StateDirectory, events: int) -> int:
+    """A snapshot after a while, then this many events of no-op tasks: submitted, assigned, completed. The last sequence."""
     journal = SqliteJournal(directory.journal, CELL)
     writer = _Writer(journal)
     try:
         writer.work(_BEFORE_EVENTS)
-        take_snapshot(directory)
-        writer.work(events)
+        writer.take_snapshot(FileSnapshots(directory.snapshots))
+        return writer.work(events)
     finally:
         journal.close()
 
@@ -89,8 +81,8 @@ class _Writer:
         self._handle(AttachWorker(DEFAULT_TENANT, _WORKER, hello, 0))
         self._append()
 
-    def work(self, events: int) -> None:
-        """Batches of tasks from submit to result until so many events have come of it."""
+    def work(self, events: int) -> int:
+        """Batches of tasks from submit to result until so many events have come of it; the sequence of the last one."""
         until = self._next + events
         while self._next < until:
             first, self._number = self._number, self._number + _BATCH
@@ -112,6 +104,12 @@ class _Writer:
                 self._number,
             )
             self._append()
+        return self._next - 1
+
+    def take_snapshot(self, snapshots: FileSnapshots) -> None:
+        """Store the state as it is."""
+        state = self._machine.state
+        snapshots.save(state.sequence, FOLD_VERSION, self._previous, encode_state(state))
 
     def _take(self, reports: list[Report], credits_granted: int) -> None:
         self._handle(
@@ -137,16 +135,3 @@ def _fold_s(directory: StateDirectory) -> float:
         began_s = time.perf_counter()
         restore(reader, FileSnapshots(directory.snapshots))
         return time.perf_counter() - began_s
-
-
-async def _snapshot_cpu_s(state: Path) -> float:
-    """Of the process that the control plane starts now and then."""
-    process = psutil.Popen([sys.executable, "-m", "merit.app.snapshot", str(state)])
-    spent_s = 0.0
-    while process.poll() is None:
-        try:
-            spent_s = cpu_s([process])
-        except psutil.Error:
-            break
-        await asyncio.sleep(0.01)
-    return spent_s
