@@ -95,7 +95,9 @@ async def test_an_attempt_that_runs_goes_on_over_take_overs_of_every_kind(postgr
         said, stood = first.printed, second.printed
         second.pause()
         await first.leads(said)
-        assert (await client.task(task.id))["state"] == "RUNNING"
+        async with asyncio.timeout(15):  # the worker comes, and says what it holds
+            while (await client.task(task.id))["state"] != "RUNNING":
+                await asyncio.sleep(0.02)
         async with grpc.aio.insecure_channel(second.address) as channel:
             asking = asyncio.ensure_future(tasks_pb2_grpc.TasksStub(channel).GetStatus(tasks_pb2.GetStatusRequest()))
             await asyncio.sleep(0.1)  # it is in the socket of one who does not know yet that somebody else leads

@@ -6,6 +6,7 @@ from functools import partial
 from typing import ClassVar
 
 import grpc
+import msgspec
 import pytest
 from google.protobuf.empty_pb2 import Empty
 
@@ -115,9 +116,10 @@ async def test_one_that_is_told_to_stop_and_comes_back_is_not_told_again(tmp_pat
 @pytest.mark.parametrize("tags", [(), ("reopen=true",)])
 async def test_a_drain_outlives_a_kill_of_the_control_plane(tmp_path, tags):
     foreign = Patient()
+    limits = msgspec.structs.replace(QUICK, stale_ns=30 * SECOND_NS)  # it does not beat while the plane comes up again
     async with (
         serving(foreign) as address,
-        running(PlaneProgram(tmp_path / "state", PlaneFaults(limits=QUICK))) as program,
+        running(PlaneProgram(tmp_path / "state", PlaneFaults(limits=limits))) as program,
         grpc.aio.insecure_channel(program.address) as channel,
         AsyncClient(program.address) as merit,
     ):
