@@ -187,7 +187,8 @@ def _task_completed(state: State, event: TaskCompleted, payloads: Payloads, now_
     attempt.memory_bytes = event.memory_bytes
     if event.trail:
         attempt.trail = payloads.get(event.trail, b"")
-    _end_others(state, event, task, now_ns)
+    if len(task.attempts) > 1:
+        _end_others(state, event, task, now_ns)
     task.result = payloads.get(event.result, b"")
     task.result_blob = event.result_blob
     task.state = _COMPLETED
@@ -322,8 +323,10 @@ def _finish(state: State, task: Task, now_ns: int) -> None:
 
 def _bury(state: State, task: Task) -> None:
     """A final task that nobody has to look at is kept for a while."""
+    weight_bytes = task.weight_bytes()
     state.finals.append(task)
-    state.finals_bytes += task.weight_bytes()
+    state.finals_weights.append(weight_bytes)
+    state.finals_bytes += weight_bytes
     if len(state.finals) > state.finals_max or state.finals_bytes > state.finals_bytes_max:
         _forget(state)
 
@@ -332,7 +335,7 @@ def _forget(state: State) -> None:
     finals = state.finals
     while finals and (len(finals) > state.finals_max or state.finals_bytes > state.finals_bytes_max):
         old = finals.popleft()
-        state.finals_bytes -= old.weight_bytes()
+        state.finals_bytes -= state.finals_weights.popleft()
         state.forgotten += 1
         del state.tasks[old.id]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from hashlib import sha256
 from operator import or_
@@ -55,6 +55,14 @@ def decode_event(data: bytes, upgrades: Mapping[str, Upgrade] = UPGRADES) -> Eve
     return event
 
 
+def decode_events(blocks: Sequence[bytes]) -> list[Event]:
+    """All events of a record, as ``decode_event`` has each, and raises as that."""
+    try:
+        return [_decode_current(data) for data in blocks]
+    except _UNDECODABLE:
+        return [decode_event(data) for data in blocks]
+
+
 def _decode_old(data: bytes, upgrades: Mapping[str, Upgrade], error: Exception) -> Event:
     try:
         raw = msgspec.msgpack.decode(data)
@@ -80,8 +88,8 @@ def fold(state: State, record: Record) -> None:
         raise ValueError(f"record {record.first} does not follow a state at {state.sequence}")
     payloads = {sha256(payload).digest(): payload for payload in record.payloads}
     time_ns = record.time_ns
-    for data in record.events:
-        apply(state, decode_event(data), payloads, time_ns)
+    for event in decode_events(record.events):
+        apply(state, event, payloads, time_ns)
 
 
 class _Snapshot(msgspec.Struct, array_like=True):
@@ -239,7 +247,8 @@ def _restore(kept: _Snapshot) -> State:
     state.reserved = {worker.reserved: worker.id for worker in kept.workers if worker.reserved}
     for at, worker in state.homes.items():
         state.homes_of.setdefault(worker, {})[at] = None
-    state.finals_bytes = sum(task.weight_bytes() for task in state.finals)
+    state.finals_weights.extend(task.weight_bytes() for task in state.finals)
+    state.finals_bytes = sum(state.finals_weights)
     state.dead_letters_bytes = sum(task.weight_bytes() for task in state.dead_letters.values())
     shared: dict[str, str] = {}
     for task in tasks.values():

@@ -260,7 +260,9 @@ def _check_sums(state: State) -> None:
     )
     _holds(state.live == len(live), "live", f"{state.live} for {len(live)}")
     _holds(state.live_bytes == sum(task.request_bytes for task in live), "live_bytes", str(state.live_bytes))
-    _holds(state.finals_bytes == sum(task.weight_bytes() for task in finals), "finals_bytes", str(state.finals_bytes))
+    weights = [task.weight_bytes() for task in state.finals]
+    _holds(list(state.finals_weights) == weights, "finals_weights", "are not those of the final tasks")
+    _holds(state.finals_bytes == sum(weights), "finals_bytes", str(state.finals_bytes))
     _holds(len(finals) <= state.finals_max, "finals", f"{len(finals)} of at most {state.finals_max}")
     _holds(state.finals_bytes <= state.finals_bytes_max, "finals_bytes", f"{state.finals_bytes} are too many")
     ended = state.completed + state.dead + state.canceled

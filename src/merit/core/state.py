@@ -50,7 +50,10 @@ class State(Struct):
     tasks: dict[str, Task] = field(default_factory=dict)
     """Live tasks, and final ones until they are forgotten."""
     finals: deque[Task] = field(default_factory=deque)
+    finals_weights: deque[int] = field(default_factory=deque)
+    """What each of ``finals`` weighs, in bytes; follows from them, and does not change any more."""
     finals_bytes: int = 0
+    """The sum of these."""
     forgotten: int = 0
     """Final tasks that are no longer in ``tasks``; the journal has them."""
     dependents: dict[str, dict[str, Task]] = field(default_factory=dict)
