@@ -26,6 +26,11 @@ log = logging.getLogger("merit")
 
 _POLL_S: Final = 0.1
 """How often it looks for what is new, and how often it says how far it is."""
+_OWN_SHARE: Final = 0.5
+"""Who works for less than this part of the time is kept waiting by others, …"""
+_PAUSES: Final = 4.0
+"""… and leaves them alone for so many times as long."""
+_PAUSE_S_MAX: Final = 5.0
 
 
 def stand_back() -> None:
@@ -80,7 +85,9 @@ def main(orders_json: str) -> int:
             read_model = opened.enter_context(contextlib.closing(stores.read_model()))
             signer = KeyFile(stores.directory.key)
             _follow(
-                JournalFollower(reader, stores.snapshots(), archive, read_model, signer, orders),
+                JournalFollower(
+                    reader, stores.snapshots(), archive, read_model, signer, orders, blobs=stores.blobs()
+                ),
                 orders.hurry,
                 lambda: stopping,
             )
@@ -111,7 +118,9 @@ def _follow(follower: JournalFollower, hurries: bool, is_stopping: Callable[[], 
         return
     _settle_memory()
     while not is_stopping():
+        began_s, worked_s = time.monotonic(), time.process_time()
         more = follower.step()
+        took_s, worked_s = time.monotonic() - began_s, time.process_time() - worked_s
         if not more and hurries:
             hurries = False
             log.info("it has caught up, and stands back again")
@@ -120,8 +129,17 @@ def _follow(follower: JournalFollower, hurries: bool, is_stopping: Callable[[], 
             say()
         if not more:
             time.sleep(_POLL_S)
+        elif not hurries and worked_s < _OWN_SHARE * took_s:
+            _pause(min(_PAUSES * took_s, _PAUSE_S_MAX), is_stopping)
     follower.end()
     say()
+
+
+def _pause(wait_s: float, is_stopping: Callable[[], bool]) -> None:
+    """Others want the processors. Even what nobody else wants of them costs those who share their caches and their disk."""
+    until_s = time.monotonic() + wait_s
+    while not is_stopping() and (left_s := until_s - time.monotonic()) > 0:
+        time.sleep(min(left_s, _POLL_S))
 
 
 def _settle_memory() -> None:

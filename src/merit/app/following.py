@@ -28,9 +28,10 @@ from merit.ports.following import FollowerStanding
 
 log = logging.getLogger("merit")
 
-LAG_S_MAX: Final = 60.0
-LAG_EVENTS_MAX: Final = 1_000_000
-"""Further behind than one of these it is not in order; from half of it on it takes its share of the processors."""
+LAG_S_MAX: Final = 300.0
+LAG_EVENTS_MAX: Final = 10_000_000
+"""Further behind than one of these it is not in order; from half of it on it takes its share of the processors. Until then a
+machine that has nothing left but for the cell may go on like that: what the follower takes, the cell does not get."""
 STOP_S: Final = 10.0
 """How long it may take to end when asked to, with a snapshot; after that it is killed, which loses time at most."""
 _FIRST_S: Final = 0.2
