@@ -136,6 +136,18 @@ async def test_what_the_cell_has_forgotten_and_the_read_model_does_not_know_yet_
     assert (page.sequence, page.lacking, orders(page)) == (100, "", [50, 49])
 
 
+async def test_a_moment_that_it_knows_in_part_is_not_known():
+    # Several records may be of one time: while a clock is set back, say, all are.
+    kept, lost = (a_row(order, ended_ns=START_NS + 50 * SECOND_NS) for order in (2, 1))
+    past = Past([kept], reached=50)
+    page = await past.page()
+    assert orders(page) == [2]
+    assert "may be missing" in page.lacking
+    past.model.write(Portion(50, Reached(51, START_NS + 51 * SECOND_NS), [lost]))
+    page = await past.page()
+    assert (orders(page), page.lacking) == ([2, 1], "")
+
+
 async def test_it_does_not_trust_the_age_of_dead_letters():
     """One that was closed late is at the end of what is kept, with an early time."""
     past = Past([a_row(1, state=TaskState.DEAD), a_row(50)], reached=20)

@@ -132,7 +132,7 @@ class TaskPages:
             reached = await self._memory.ask(lambda reader: reader.reached())
         except ReadModelUnavailable as error:
             return _Known(0, f"final tasks of long ago are missing: {error}")
-        if reached.sequence >= sequence or (kept_since_ns and reached.time_ns >= kept_since_ns):
+        if reached.sequence >= sequence or 0 < kept_since_ns < reached.time_ns:
             return _Known(sequence)
         return _Known(reached.sequence, self._lag(reached))
 

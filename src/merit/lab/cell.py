@@ -8,18 +8,21 @@ from typing import Any
 
 from merit.allocation.catalogue import BUILT_IN
 from merit.app.restore import restore
-from merit.core.codec import FOLD_VERSION, decode_event, encode_state, state_digest
+from merit.core.codec import FOLD_VERSION, decode_event, encode_state
 from merit.core.invariants import InvariantBroken, check, check_allocated
 from merit.core.machine import Machine
-from merit.core.state import State
 from merit.kernel.kernel import Kernel
 from merit.kernel.quarantine import Quarantine, Stopped
 from merit.kernel.waiting import End, Lookup
 from merit.lab.bounds import limits_of
-from merit.lab.errands import search, times_of
+from merit.lab.disk import SimulatedDisk, wake_deposed
+from merit.lab.errands import Found, look_up, times_of
 from merit.lab.explained import check_explained, check_waiting
 from merit.lab.ledger import Ledger
+from merit.lab.memory import REMEMBERS, SimulatedMemory, memory_limits
 from merit.lab.network import Network, Stream
+from merit.lab.restarted import check_started
+from merit.lab.turns import drive
 from merit.lab.violation import Violation
 from merit.lab.witness import Witness
 from merit.lab.world import World
@@ -29,12 +32,12 @@ from merit.model.events import AttemptAssigned, AttemptFailed, Event
 from merit.model.frames import WorkerFrame
 from merit.model.limits import MILLISECOND_NS
 from merit.model.record import Record
-from merit.model.tasks import AttemptState, Refusal, TaskState
+from merit.model.tasks import Refusal, TaskState
 from merit.ports.journal import Fenced, JournalUnavailable, OutcomeUnknown
 from merit.session.cell_end import CellEnd
 from merit.session.link import ProtocolViolation
 from merit.session.server_end import ServerEnd
-from merit.storage.memory_journal import FaultPlan, MemoryDisk, MemoryJournal, PendingAppend
+from merit.storage.memory_journal import FaultPlan, MemoryJournal, PendingAppend
 from merit.storage.memory_snapshots import MemorySnapshots
 
 CELL = "cell"
@@ -42,6 +45,7 @@ EXPLAINED = 0.3
 """Share of the worlds in which all decisions are looked at again in the end; it takes as long as all else."""
 LOOKED_AT = 0.03
 """Share of the steps after which all is looked at."""
+SNAPSHOTS_KEPT = 2
 PENDING_MAX = 3
 """Records that may be on their way to the journal at a time."""
 
@@ -52,15 +56,16 @@ class SimulatedCell:
     def __init__(self, world: World, network: Network) -> None:
         self._world = world
         self._network = network
-        self.disk = MemoryDisk(CELL)
+        self.disk = SimulatedDisk(CELL)
         self.snapshots = MemorySnapshots()
-        self.limits = limits_of(world)
+        remembers = world.rng.random() < REMEMBERS
+        limits = limits_of(world)
+        self.limits = memory_limits(world, limits) if remembers else limits
         self.ledger = Ledger(self.limits.ageing_ns)
         self.assigned_on: dict[tuple[str, int], Stream] = {}
         """By attempt: the stream that its worker was attached by when it was assigned."""
         self.acknowledged: set[str] = set()
         """Tasks that some client was told are taken."""
-        self._witness = Witness(self.ledger)
         self._deferred = world.rng.random() < 0.4
         self._explains = world.rng.random() < EXPLAINED
         self._streams: dict[End, Stream] = {}
@@ -79,6 +84,10 @@ class SimulatedCell:
         self._clock_stands_until_ns = 0
         self._clock_ns = world.now_ns
         self._records_read = 0
+        self.memory: SimulatedMemory | None = None
+        if remembers:
+            self.memory = SimulatedMemory(world, self.disk, self.ledger, self._machine_clock, lambda: self._kernel)
+        self._witness = Witness(self.ledger, self.memory.is_outcome if self.memory is not None else None)
 
     @property
     def up(self) -> bool:
@@ -105,25 +114,36 @@ class SimulatedCell:
         self._journal = MemoryJournal(self.disk, deferred=self._deferred)
         tail = self._journal.lead(f"holder-{self._lives}", world.now_ns)
         self._catch_up()
-        snapshots = self.snapshots if world.rng.random() < 0.7 else MemorySnapshots()
+        if self.memory is not None:
+            snapshots = self.memory.snapshots()
+        else:
+            snapshots = self.snapshots if world.rng.random() < 0.7 else MemorySnapshots()
         if snapshots.latest() is not None:
             world.coverage["start from snapshot"] += 1
         state, _ = restore(self._journal, snapshots)
         if self._lives > 1:
             world.coverage["restart"] += 1
-        self._same(state)
+        check_started(state, self.ledger, self.acknowledged)
         machine = Machine(state, BUILT_IN, self.limits)
         self._kernel = Kernel(CELL, machine, tail, f"holder-{self._lives}", Quarantine())
         self._wake(0)
+        if self.memory is not None:
+            self.memory.cell_starts(self._journal)
 
-    def die(self, what: str) -> None:
-        """The process is gone, with everything that was not durable, and will be started again."""
+    def die(self, what: str, *, stopped: Record | None = None) -> None:
+        """The process is gone, or stopped with this record in hand; what was not durable is lost, and another one starts."""
         world = self._world
         world.coverage[what] += 1
         world.note(f"cell dies: {what}")
         if self._kernel is not None and self._kernel.machine.affected:
             world.coverage["crash with follow-ups to come"] += 1
-        self._journal.crash()
+        if stopped is None:
+            self._journal.crash()
+        else:
+            wait_ns, old = world.between(1, 3_000), self._journal
+            world.after(wait_ns, "deposed leader wakes", wake_deposed, old, stopped, self.disk, world.rng)
+        if self.memory is not None:
+            self.memory.cell_ends(stopped=stopped is not None)
         self._kernel = None
         self._pending.clear()
         self._answers.clear()
@@ -141,32 +161,6 @@ class SimulatedCell:
             self.die(f"crash {where}")
             return True
         return False
-
-    def _same(self, state: State) -> None:
-        """What a start came to is what the journal says, and holds all that was promised."""
-        if state_digest(state) != state_digest(self.ledger.state):
-            raise Violation("fold", "", f"the state at {state.sequence} is not the fold of the journal")
-        try:
-            check(None, state)
-        except InvariantBroken as broken:
-            raise Violation("invariants", broken.about.split()[-1], str(broken)) from broken
-        live = {task.id for task in state.tasks.values() if not task.state.final}
-        lost = self.acknowledged - live - self.ledger.settled.keys()
-        if lost:
-            raise Violation("acknowledged", min(lost), "was acknowledged, and is neither alive nor final")
-        self._same_letters(state)
-
-    def _same_letters(self, state: State) -> None:
-        """The dead letters are those that died and that nobody has closed, with all that happened to them."""
-        ledger = self.ledger
-        letters = ledger.terms_book.letters
-        if list(state.dead_letters) != list(letters):
-            wrong = sorted(set(state.dead_letters) ^ set(letters))
-            raise Violation("dead letters", wrong[0] if wrong else "", f"are {list(state.dead_letters)} of {letters}")
-        for task in state.dead_letters.values():
-            reasons = [attempt.failure for attempt in task.attempts if attempt.state is not AttemptState.RETURNED]
-            if task.failure is None or None in reasons or len(task.attempts) != ledger.attempts.get(task.id, 0):
-                raise Violation("dead letters", task.id, f"says too little: {task.failure}, attempts {reasons}")
 
     # What comes in
 
@@ -299,7 +293,7 @@ class SimulatedCell:
             return False
         except Fenced as fenced:
             if deposed:
-                self.die("append fenced")
+                self.die("append fenced", stopped=record)
                 return False
             raise Violation("journal sequence", "", str(fenced)) from fenced
         if isinstance(pending, PendingAppend):
@@ -333,7 +327,7 @@ class SimulatedCell:
     def _catch_up(self) -> None:
         """The ledger reads what has become durable."""
         ledger = self.ledger
-        for record in self.disk.records[self._records_read :]:
+        for record in self.disk.ever[self._records_read :]:
             self._records_read += 1
             ledger.take(record, self._decoded.pop(record.first, None))
         if self._kernel is None:
@@ -382,14 +376,19 @@ class SimulatedCell:
             self._flush(self._kernel)
             self._wake(0)
             return
-        outcomes, keys = search(self._journal, lookup)
         if lookup.again:
             self._world.coverage["submitted again, looked up"] += 1
         if lookup.keys:
             self._world.coverage["key looked up"] += 1
-        self._kernel.found(lookup, outcomes, keys)
-        self._flush(self._kernel)
-        self._wake(0)
+        kernel = self._kernel
+
+        def found(answer: Found) -> None:
+            kernel.found(lookup, *answer)
+            self._flush(kernel)
+            self._wake(0)
+
+        work = look_up(lookup, kernel, self.disk, self.memory)
+        drive(self._world, "cell looks up", work, found, lambda: life == self._lives and self.up)
 
     def _plan(self, wanted: WorkOutTimes, life: int) -> None:
         """What the library that knows cron expressions would say; here they are numbers of milliseconds."""
@@ -414,6 +413,10 @@ class SimulatedCell:
         if due_ns is not None:
             self._wake(max(due_ns - self._clock(), MILLISECOND_NS // 4))
 
+    def _machine_clock(self) -> int:
+        """The clock by which others on this machine go."""
+        return self._world.now_ns + self._clock_offset_ns
+
     def _clock(self) -> int:
         """The cell's own clock: it jumps ahead and stands still, and never runs backwards."""
         world = self._world
@@ -433,13 +436,14 @@ class SimulatedCell:
         tasks = machine.state.tasks
         if self._world.rng.random() < LOOKED_AT:
             self._check_all(kernel)
-            if self._world.rng.random() < 0.5:
+            if self.memory is None and self._world.rng.random() < 0.5:
                 self.snapshots.save(
                     self.ledger.state.sequence,
                     FOLD_VERSION,
                     self.ledger.tail.last_hash,
                     encode_state(self.ledger.state),
                 )
+                self.snapshots.drop(list(self.snapshots.sequences())[:-SNAPSHOTS_KEPT])
         if kernel._batches or kernel._waiting or self._pending:
             return
         waiting = [task for task in self.ledger.unsettled() if tasks[task].state is TaskState.PENDING]
@@ -474,13 +478,15 @@ class SimulatedCell:
         """What must hold when all is quiet."""
         assert self._kernel is not None
         self._check_all(self._kernel)
-        self._same(self._kernel.machine.state)
+        check_started(self._kernel.machine.state, self.ledger, self.acknowledged)
+        if self.memory is not None:
+            self.memory.final_checks()
         for worker in self._kernel.machine.state.workers.values():
             if worker.attempts:
                 raise Violation("bounded", worker.id, f"has live attempts of no task: {worker.attempts}")
         if self._explains:
             self._world.coverage["all decisions explained"] += 1
-            check_explained(self.disk.records, self.limits)
+            check_explained(self.disk.ever, self.limits)
 
 
 def new_end(tenant: str = "") -> End:

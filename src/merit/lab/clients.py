@@ -311,7 +311,7 @@ class SimulatedClient:
 
     def _spec(self) -> TaskSpec:
         world, rng, habits = self._world, self._world.rng, self._habits
-        task = f"{self.name}-{len(self.specs):02d}"
+        task = world.new_id()
         after: tuple[str, ...] = ()
         capability, parameters = rng.choice(self._kinds), f'{{"n":{len(self.specs)}}}'.encode()
         key = ""

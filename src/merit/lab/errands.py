@@ -1,44 +1,33 @@
-"""What the shell of a simulated cell does for it: it searches the journal, and works out when schedules are due."""
+"""What the shell of a simulated cell does for it: it has things looked up, and works out when schedules are due."""
 
 from __future__ import annotations
 
-from hashlib import sha256
-
-from merit.core.apply import content_digest
-from merit.core.codec import decode_event
-from merit.core.recollect import Recollection
 from merit.core.state import KeyEntry
+from merit.kernel.kernel import Kernel
 from merit.kernel.waiting import Lookup
-from merit.model.events import TaskSubmitted
-from merit.model.frames import Settled, settled
+from merit.lab.memory import SimulatedMemory
+from merit.model.frames import Settled
 from merit.model.limits import MILLISECOND_NS
 from merit.model.schedules import Missed, Schedule
-from merit.storage.memory_journal import MemoryJournal
+from merit.runtime.task_finder import TaskFinder
+from merit.storage.memory_journal import MemoryDisk, MemoryJournal
 
+Found = tuple[list[Settled], dict[tuple[str, str], KeyEntry]]
+"""Outcomes of tasks, and what idempotency keys stand for."""
 AHEAD = 3
 """Times to come that are worked out at once."""
 MADE_UP_MAX = 5
 """Missed times of a schedule that are made up for: few, since these clocks jump often."""
 
 
-def search(journal: MemoryJournal, lookup: Lookup) -> tuple[list[Settled], dict[tuple[str, str], KeyEntry]]:
-    """What the shell finds in the journal."""
-    recollection = Recollection()
-    names, wanted = set(lookup.tasks), set(lookup.keys)
-    keys: dict[tuple[str, str], KeyEntry] = {}
-    for record in journal.read():
-        payloads = {sha256(payload).digest(): payload for payload in record.payloads}
-        for event in map(decode_event, record.events):
-            if getattr(event, "task", "") in names:
-                recollection.take(event, payloads, record.time_ns)
-            if isinstance(event, TaskSubmitted) and event.terms is not None:
-                at = (event.tenant, event.terms.idempotency_key)
-                if at in wanted:
-                    content = content_digest(event.capability, event.parameters, event.parameters_blob, event.after)
-                    keys[at] = KeyEntry(event.task, content, 0)
-    # Who only asks after tasks hears of those of its own tenant.
-    found = [task for task in recollection.tasks() if lookup.again or task.tenant == lookup.end.tenant]
-    return [settled(task) for task in found if task.state.final], keys
+async def look_up(lookup: Lookup, kernel: Kernel, disk: MemoryDisk, memory: SimulatedMemory | None) -> Found:
+    """What is found, as ``merit.runtime.cell`` has it looked for: in the journal, and in the read model if there is one."""
+    if memory is not None:
+        finder = await memory.finder(kernel)
+    else:
+        finder = TaskFinder(lambda: MemoryJournal(disk), state=kernel.machine.state)
+    outcomes = await finder.outcomes(lookup.tasks, lookup.end.tenant) if lookup.tasks else []
+    return outcomes, await finder.keys(lookup.keys)
 
 
 def times_of(schedule: Schedule, after_ns: int, now_ns: int) -> tuple[int, ...]:

@@ -120,10 +120,7 @@ class SimulatedOperator(Commander):
         if rng.random() < 0.5:
             # In the order in which they died: what they need before them, as it is now.
             chosen.sort(key=letters.index)
-        pairs = []
-        for task in chosen:
-            self._made += 1
-            pairs.append((task, f"again-{self._made:02d}"))
+        pairs = [(task, self._world.new_id()) for task in chosen]
         self._give(RetryDead("", WHO, pairs), self._retried)
 
     def _purged(self, command: Command) -> bool:
@@ -168,8 +165,7 @@ class SimulatedOperator(Commander):
     def _run(self) -> None:
         rng, planned = self._world.rng, self._cell.ledger.state.schedules
         if planned:
-            self._made += 1
-            self._give(RunSchedule("", WHO, rng.choice(list(planned)), f"run-{self._made:02d}"), self._ran)
+            self._give(RunSchedule("", WHO, rng.choice(list(planned)), self._world.new_id()), self._ran)
         elif self._cell.acknowledged and rng.random() < 0.3:
             task = rng.choice(sorted(self._cell.acknowledged))
             spec = self._cell.ledger.submitted[task]

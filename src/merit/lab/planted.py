@@ -19,6 +19,7 @@ from merit.kernel.following import Followers, Told
 from merit.kernel.kernel import Kernel
 from merit.lab.instead import instead
 from merit.lab.planted_fleet import FLEET_PLANTS
+from merit.lab.planted_memory import MEMORY_PLANTS
 from merit.model.events import Event
 from merit.model.frames import AttemptRef, Report, WorkerFrame
 from merit.model.record import Record
@@ -246,5 +247,6 @@ PLANTS: Mapping[str, Callable[[], AbstractContextManager[Any]]] = {
     "lose-inputs": lose_inputs,
     "deaf-followers": deaf_followers,
     **FLEET_PLANTS,
+    **MEMORY_PLANTS,
 }
 """By the name that ``merit lab simulate --plant`` takes."""

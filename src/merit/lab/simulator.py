@@ -14,6 +14,7 @@ from merit.lab.cell import SimulatedCell
 from merit.lab.clients import SimulatedClient
 from merit.lab.habits import Habits
 from merit.lab.instead import instead
+from merit.lab.kept import small_portions
 from merit.lab.network import Network
 from merit.lab.operators import SimulatedOperator
 from merit.lab.stewards import SimulatedSteward
@@ -86,6 +87,9 @@ class Simulation:
         self.cell.start()
         rng = world.rng
         habits = Habits(rng)
+        if self.cell.memory is not None and rng.random() < 0.6:
+            # What keys stand for is the hardest to remember.
+            habits.idempotency_keys = max(habits.idempotency_keys, 0.4)
         self.workers = [
             SimulatedWorker(world, self.network, self.cell, habits, number)
             for number in range(rng.choice((1, 2, 3, 4)))
@@ -145,6 +149,8 @@ class Simulation:
         found += [("words", worker, f"was never told {word}") for worker, word in book.unheard()]
         if not self.operator.quiet or not self.steward.quiet:
             found.append(("liveness", "", "the operators' last commands come to nothing"))
+        if self.cell.memory is not None:
+            found += self.cell.memory.restless()
         for name, present in book.workers.items():
             if present.state is not WorkerState.ACTIVE:
                 found.append(("liveness", name, f"stays {present.state.name}"))
@@ -167,6 +173,7 @@ def frames_of(seed: int) -> Iterator[None]:
     with ExitStack() as stack:
         # A schedule's time counts as missed a minute late; here nobody has so much time.
         stack.enter_context(instead(schedules, "_LATE_NS", 200 * MILLISECOND_NS))
+        stack.enter_context(small_portions(seed))
         if seed % 3 == 2:
             stack.enter_context(instead(lines, "_SWEEP_AT_LEAST", 2))
             for place in (link, client_end):

@@ -136,6 +136,11 @@ class TermsBook:
         if terms.origin and terms.origin not in self.letters:
             raise Violation("dead letters", terms.origin, f"is tried again by {event.task} and is no dead letter")
 
+    @property
+    def keys(self) -> list[tuple[str, str]]:
+        """All idempotency keys there ever were, each with its tenant."""
+        return list(self._keys)
+
     def key_of(self, tenant: str, key: str) -> str:
         """The task that has an idempotency key, or nothing."""
         return self._keys.get((tenant, key), "")

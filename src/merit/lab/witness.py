@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from merit.lab.ledger import Ledger
 from merit.lab.network import Stream
 from merit.lab.violation import Violation
-from merit.model.frames import Assignment, CellFrame, ClientFrame, ServerFrame, WorkerFrame
+from merit.model.frames import Assignment, CellFrame, ClientFrame, ServerFrame, Settled, WorkerFrame
 from merit.model.tasks import TaskSpec, TaskState
 from merit.session.cell_end import CellEnd
 from merit.session.server_end import ServerEnd
@@ -16,8 +16,9 @@ from merit.session.server_end import ServerEnd
 class Witness:
     """See the module."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, is_outcome: Callable[[Settled, Settled], bool] | None = None) -> None:
         self._ledger = ledger
+        self._is_outcome = is_outcome or Settled.__eq__
 
     def leaves(self, stream: Stream, frame: CellFrame | ServerFrame) -> None:
         """The cell says ``frame``.
@@ -99,7 +100,7 @@ class Witness:
     def _to_client(self, stream: Stream, frame: ServerFrame) -> None:
         for outcome in frame.outcomes:
             durable = self._ledger.settled.get(outcome.task)
-            if durable != outcome:
+            if durable is None or not self._is_outcome(outcome, durable):
                 raise Violation("durable first", outcome.task, f"{outcome} was told, and {durable} is durable")
         stream.refused.update(refusal.task for refusal in frame.refusals)
         for task, existing in frame.known:

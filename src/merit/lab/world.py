@@ -10,6 +10,7 @@ from typing import Any
 from zlib import crc32
 
 from merit.lab.violation import Violation
+from merit.model.ids import make_id
 from merit.model.limits import MILLISECOND_NS, SECOND_NS
 
 EVENTS_KEPT = 30
@@ -46,6 +47,12 @@ class Weather:
         self.clock_stop = some(0.02, 0.3)
         self.nap = some(0.02, 0.2)
         self.lookup_fault = some(0.6, 0.5)
+        self.follower_crash = some(0.1, 0.6)
+        self.follower_lag = some(0.2, 0.5)
+        self.misread = some(0.03)
+        self.damage = some(1.0)
+        self.no_key = some(0.3)
+        self.power_cut = some(1.0, 0.6)
 
     def clear_up(self) -> None:
         """From now on nothing goes wrong."""
@@ -73,6 +80,7 @@ class World:
         self._events_max = events_max
         self._heap: list[Happening] = []
         self._order = 0
+        self._ids = 0
         self._trace: deque[tuple[int, str]] = deque(maxlen=EVENTS_KEPT)
 
     def after(self, wait_ns: int, what: str, action: Callable[..., None], *arguments: Any) -> None:
@@ -91,6 +99,11 @@ class World:
             self.note(name)
             return True
         return False
+
+    def new_id(self) -> str:
+        """The id of a task that is made now; its end counts those of this world."""
+        self._ids += 1
+        return make_id(self.now_ns, self._ids.to_bytes(10, "big"))
 
     def note(self, what: str) -> None:
         """Write a line into the trace."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -73,7 +74,8 @@ class MemoryReadModel:
         """See `ReadModelReader.tasks`."""
         self._check_open()
         names = set(ids)
-        return list({row.id: row for row in self._in_order() if row.id in names}.values())
+        # Copies: whoever asks for single tasks gives them back their contents.
+        return copy.deepcopy(list({row.id: row for row in self._in_order() if row.id in names}.values()))
 
     def keys(self, wanted: Sequence[tuple[str, str]]) -> dict[tuple[str, str], KeyEntry]:
         """See `ReadModelReader.keys`."""
@@ -102,6 +104,12 @@ class MemoryReadModel:
         for worker in gone:
             del self._kept.workers[worker.worker]
         return len(tasks) + len(gone)
+
+    def oldest_ns(self) -> int:
+        """See `ReadModel.oldest_ns`."""
+        self._check_open()
+        left = [worker.left_ns for worker in self._kept.workers.values() if worker.left_ns]
+        return min([row.ended_ns for row in self._kept.tasks.values()] + left, default=0)
 
     def clear(self) -> None:
         """See `ReadModel.clear`."""
