@@ -6,6 +6,7 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from merit.app import follower as follower_module
 from merit.app import retaining as retaining_module
@@ -252,18 +253,43 @@ def test_what_is_too_large_goes_before_its_time_but_not_what_is_within_the_horiz
     assert followed.journal.size_bytes() <= 60_000
 
 
-def test_too_many_rows_go_before_their_time():
-    followed = Followed(Retention(search_bytes_max=1))
-    followed.live(24, HOUR_NS)
+def forgotten_all_that_may_go(followed, follower):
+    """The last report, once nothing more is forgotten."""
+    report = followed.go_on(follower)
+    while follower._forgets:
+        report = followed.go_on(follower)
+    return report
+
+
+def test_of_too_many_rows_as_many_go_as_have_to_those_that_ended_first():
+    followed = Followed(Retention(search_bytes_max=60_000))
     follower = followed.begun()
-    followed.go_on(follower)
-    followed.live(24, HOUR_NS)
-    followed.go_on(follower)
-    followed.go_on(follower)
+    for _ in range(5):
+        followed.live(24, HOUR_NS)
+        assert not forgotten_all_that_may_go(followed, follower).alarms
+        assert followed.model.size_bytes() <= 60_000
     tasks, _ = followed.found()
-    ends = [row.ended_ns for row in tasks.values()]
-    assert ends
-    assert min(ends) >= followed.life.now_ns - 1.2 * DAY_S * SECOND_NS
+    everything = sorted(projected(followed.ever)[0].values(), key=lambda row: row.ended_ns)
+    assert len(tasks) > 50, "no more than has to"
+    assert sorted(tasks) == sorted(row.order for row in everything[-len(tasks) :])
+
+
+def test_too_many_rows_of_the_last_day_stay_and_an_alarm_says_so():
+    followed = Followed(Retention(search_bytes_max=10_000))
+    followed.live(48, HOUR_NS)
+    follower = followed.begun()
+    report = forgotten_all_that_may_go(followed, follower)
+    assert "--search-max" in report.alarms["search"]
+    assert "--audit-horizon" in report.alarms["search"]
+    tasks, _ = followed.found()
+    since_ns = followed.disk.records[-1].time_ns - DAY_S * SECOND_NS
+    young = {order for order, row in projected(followed.ever)[0].items() if row.ended_ns >= since_ns}
+    assert young
+    assert young == set(tasks)
+    followed.life.now_ns += 3 * DAY_S * SECOND_NS
+    followed.live(1)
+    assert not forgotten_all_that_may_go(followed, follower).alarms
+    assert 0 < len(followed.found()[0]) <= 10
 
 
 # What is missing, or wrong
@@ -276,7 +302,7 @@ def old_enough(**retention):
     return followed
 
 
-def test_a_lost_read_model_is_made_again_from_where_the_journal_begins(caplog):
+def test_a_lost_read_model_is_made_again_from_where_the_journal_begins():
     followed = old_enough()
     follower = followed.begun()
     followed.go_on(follower)
@@ -286,15 +312,21 @@ def test_a_lost_read_model_is_made_again_from_where_the_journal_begins(caplog):
     first = followed.journal.base().next
     assert first > 1
     followed.model = MemoryReadModel()
-    with caplog.at_level(logging.WARNING):
-        followed.go_on(followed.begun())
-    assert f"from sequence 1 to {first - 1} cannot be searched" in caplog.text
+    follower = followed.begun()
+    alarm = followed.go_on(follower).alarms["missing"]
+    begins_ns = next(record.time_ns for record in followed.ever if record.first == first)
+    assert alarm.startswith(f"tasks that ended before {follower_module._utc(begins_ns)} cannot be found by search")
     tasks, _ = followed.found()
     everything, _ = projected(followed.ever)
     assert tasks == {order: row for order, row in everything.items() if row.sequence >= first}
+    # As long as they would be found otherwise.
+    for days, said in ((88, True), (2, False)):
+        followed.life.now_ns += days * DAY_S * SECOND_NS
+        followed.live(1)
+        assert ("missing" in followed.go_on(follower).alarms) is said
 
 
-def test_a_read_model_that_is_behind_the_journals_beginning_keeps_what_it_has(caplog):
+def test_a_read_model_that_is_behind_the_journals_beginning_keeps_what_it_has():
     followed = old_enough()
     follower = followed.begun()
     follower.step()
@@ -307,9 +339,8 @@ def test_a_read_model_that_is_behind_the_journals_beginning_keeps_what_it_has(ca
     followed.go_on(follower)
     kill(follower)
     followed.model = kept
-    with caplog.at_level(logging.WARNING):
-        followed.go_on(followed.begun())
-    assert "cannot be searched" in caplog.text
+    since = follower_module._utc(kept.reached().time_ns)
+    assert f" and after {since} cannot be found by search" in followed.go_on(followed.begun()).alarms["missing"]
     assert few.items() <= followed.found()[0].items()
     assert len(followed.found()[0]) > len(few)
 
@@ -402,15 +433,69 @@ def test_without_a_key_nothing_is_anchored_nor_compacted_until_there_is_one():
     assert followed.journal.base().next > 1
 
 
-def test_an_archive_that_is_a_copy_of_long_ago_does_not_keep_the_rest_from_being_archived():
+def test_an_archive_that_is_a_copy_of_long_ago_is_left_as_it_is_and_nothing_is_compacted():
     followed = old_enough()
     copy = MemoryArchive("cell-1")
     copy.add_segment(followed.disk.records[:3])
     follower = followed.begun()
     followed.go_on(follower)
     follower._retaining._archive = copy
+    held, base = copy.held(), followed.journal.base()
     for _ in range(3):
         followed.live(48, HOUR_NS)
-        assert not followed.go_on(follower).alarms
-    assert copy.held().first > 4
-    assert copy.held().last + 1 >= followed.journal.base().next
+        assert "restore a later one, or put this one away" in followed.go_on(follower).alarms["retention"]
+        assert (copy.held(), followed.journal.base()) == (held, base)
+    follower._retaining._archive = MemoryArchive("cell-1")  # it was put away
+    followed.live(48, HOUR_NS)
+    assert not followed.go_on(follower).alarms
+    assert follower._retaining._archive.held().first == base.next
+    assert followed.journal.base().next > base.next
+
+
+def test_a_clock_that_is_far_ahead_makes_nothing_old():
+    followed = old_enough()
+    follower = followed.begun()
+    followed.go_on(follower)
+    followed.live(24, HOUR_NS)
+    followed.go_on(follower)
+    held = followed.archive.held()
+    found, segments, base = followed.found(), (held.first, held.last), followed.journal.base()
+    assert found[0]
+    assert held.last
+    right_ns = followed.life.now_ns
+    followed.life.now_ns += 400 * DAY_S * SECOND_NS
+    for _ in range(3):
+        followed.go_on(follower)
+    held = followed.archive.held()
+    assert (followed.found(), (held.first, held.last), followed.journal.base()) == (found, segments, base)
+    # And when it has been set right again, the follower goes on as before.
+    followed.life.now_ns = right_ns
+    followed.live(48, HOUR_NS)
+    assert follower._look_at_ns > followed.life.now_ns
+    follower.step()
+    assert follower._look_at_ns <= followed.life.now_ns + 60 * SECOND_NS
+    followed.go_on(follower)
+    assert followed.journal.base().next > base.next
+
+
+def test_an_old_record_that_is_damaged_keeps_nothing_but_compaction_from_going_on():
+    followed = old_enough()
+    follower = followed.begun()
+    while follower.step():
+        settle(follower)
+    follower.end()  # what is there is anchored now
+    place = 20
+    whole = followed.disk.records[place]
+    followed.disk.records[place] = replace(whole, events=(b"damaged", *whole.events[1:]))
+    followed.live(24, HOUR_NS)
+    follower = followed.begun()
+    for _ in range(3):
+        followed.live(24, HOUR_NS)
+        report = followed.go_on(follower)
+        assert "restore the journal from a copy" in report.alarms["retention"]
+        assert report.sequence == followed.disk.records[-1].last
+        assert followed.journal.base().next <= whole.first
+    followed.disk.records[place] = whole
+    followed.live(24, HOUR_NS)
+    assert "retention" not in followed.go_on(follower).alarms
+    assert followed.journal.base().next > whole.first

@@ -7,8 +7,10 @@ import pytest
 from merit.app.postgres_stores import PostgresStores
 from merit.app.state_directory import CELL
 from merit.app.stores import open_stores, shared_stores
+from merit.kernel.quarantine import Stopped, digest_of
 from merit.ports.journal import JournalUnavailable
 from merit.ports.read_model import Portion, Reached, ReadModelUnavailable
+from merit.testing.builders import a_spec
 from merit.testing.journal_contract import batch, put
 
 CHILD = """
@@ -61,6 +63,31 @@ async def test_all_of_it_is_in_one_database_and_other_processes_find_it(open_sha
     stores.close()
     with pytest.raises(JournalUnavailable, match="closed"):
         stores.journal().lead("b", 1)
+
+
+def test_what_is_set_aside_by_one_node_is_set_aside_for_all(postgres, tmp_path):
+    url = postgres.new_database()
+    one, other = (shared_stores(tmp_path / name, url, 3.0) for name in ("one", "other"))
+    try:
+        with pytest.raises(JournalUnavailable, match=r"a defect.*could not be set aside.*tables are not there"):
+            one.set_aside(Stopped(a_spec(1), RuntimeError("a defect")))
+        one.journal().close()
+        assert not other.quarantine()
+        for item in (a_spec(1), a_spec(2), a_spec(1), "a task\0", "a task\0"):
+            one.set_aside(Stopped(item, RuntimeError("a defect\0" + "x" * 100_000)))
+        found = other.quarantine()
+        assert found.digests == {digest_of(a_spec(1)), digest_of(a_spec(2))}
+        assert found.tasks == ("a task\0",)
+        # What an earlier version noted in a node's own file still counts for that node.
+        other.directory.path.mkdir()
+        other.directory.set_aside(Stopped(a_spec(3), RuntimeError("a defect")))
+        assert other.quarantine().digests == found.digests | {digest_of(a_spec(3))}
+        assert one.quarantine().digests == found.digests
+        postgres.sql("DELETE FROM merit.quarantine", url)
+        assert not one.quarantine()
+    finally:
+        one.close()
+        other.close()
 
 
 def test_what_is_no_database_is_refused(tmp_path):

@@ -1,7 +1,6 @@
 """The state that is kept warm, and the lease on which a node leads."""
 
 import asyncio
-import time
 
 import pytest
 
@@ -17,6 +16,7 @@ from merit.model.commands import StartLeadership
 from merit.model.limits import Limits
 from merit.model.record import JournalCorrupt, Tail, after, record_hash, seal
 from merit.ports.journal import Fenced, JournalUnavailable
+from merit.runtime.elapsed import elapsed_s
 from merit.storage.memory_journal import MemoryDisk, MemoryJournal
 from merit.storage.memory_snapshots import MemorySnapshots
 from merit.testing.builders import START_NS, a_spec, attach, submit
@@ -164,13 +164,13 @@ async def a_while(lease, journal, renewals):
 async def test_it_is_renewed_all_the_time_and_tells_until_when_it_holds():
     journal = Renewed()
     told: list[float] = []
-    since_s = time.monotonic()
+    since_s = elapsed_s()
     lease = Lease(journal, since_s)
     lease.tell(told.append)
     assert told == [since_s + 0.3]
     await a_while(lease, journal, 4)
     lease.check()
-    assert time.monotonic() - since_s > 0.3
+    assert elapsed_s() - since_s > 0.3
     assert told == sorted(told)
     assert len(told) >= 4
     await lease.end()
@@ -184,7 +184,7 @@ async def test_one_renewal_may_fail(answer, monkeypatch):
     monkeypatch.setattr(lease_module, "_AGAIN_S", 0.02)
     monkeypatch.setattr(Renewed, "lease_s", 1.5)
     journal = Renewed(answer)
-    lease = Lease(journal, time.monotonic())
+    lease = Lease(journal, elapsed_s())
     await a_while(lease, journal, 3)
     lease.check()
     await lease.end()
@@ -192,7 +192,7 @@ async def test_one_renewal_may_fail(answer, monkeypatch):
 
 async def test_it_is_lost_when_it_is_over_and_could_not_be_renewed(monkeypatch):
     monkeypatch.setattr(lease_module, "_AGAIN_S", 0.02)
-    lease = Lease(Renewed(*[JournalUnavailable("planned")] * 1000), time.monotonic())
+    lease = Lease(Renewed(*[JournalUnavailable("planned")] * 1000), elapsed_s())
     with pytest.raises(JournalUnavailable, match=r"the lease is over, and could not be renewed: planned"):
         await asyncio.wait_for(asyncio.shield(lease.lost), 10)
     with pytest.raises(JournalUnavailable):
@@ -202,7 +202,7 @@ async def test_it_is_lost_when_it_is_over_and_could_not_be_renewed(monkeypatch):
 
 async def test_it_is_lost_at_once_when_somebody_else_has_it():
     journal = Renewed(Fenced("planned"))
-    lease = Lease(journal, time.monotonic())
+    lease = Lease(journal, elapsed_s())
     with pytest.raises(Fenced):
         await asyncio.wait_for(asyncio.shield(lease.lost), 10)
     assert journal.count == 1

@@ -1,16 +1,18 @@
 """Trails: made from a journal and its archive, checked with nothing but themselves."""
 
+import json
 import random
 from hashlib import sha256
+from itertools import combinations
 
 import msgspec
 import pytest
 
 from merit.app.trail_export import TrailMissing, export_trail
-from merit.core.codec import encode_event
+from merit.core.codec import decode_event, encode_event
 from merit.core.story import story_of_task
-from merit.core.trails import TrailInvalid, check_trail
-from merit.model.events import AttemptAssigned, TaskSubmitted
+from merit.core.trails import TrailInvalid, _life, check_trail
+from merit.model.events import AttemptAssigned, AttemptStarted, Event, TaskReleased, TaskSubmitted
 from merit.model.limits import MILLISECOND_NS, SECOND_NS
 from merit.model.record import JournalCorrupt, after, seal
 from merit.model.tasks import TaskState
@@ -25,6 +27,8 @@ from merit.storage.memory_journal import MemoryDisk, MemoryJournal
 from merit.storage.memory_read_model import MemoryReadModel
 from merit.testing import builders as b
 from merit.testing.journal_contract import compact_all
+from tests.histories.replay import records_of
+from tests.replay_on import HISTORIES
 
 CELL = "main"
 RIVAL = "the-rival"
@@ -339,6 +343,61 @@ def paths(path):
 def replaced(trail, name, number, value):
     values = getattr(trail, name)
     return msgspec.structs.replace(trail, **{name: (*values[:number], value, *values[number + 1 :])})
+
+
+def without(trail: Trail, places: set[tuple[int, int]]) -> Trail:
+    """The trail without these of its events, each named by the places of its record and itself; otherwise in order."""
+    kept = []
+    for at, record in enumerate(trail.records):
+        events = tuple(event for place, event in enumerate(record.events) if (at, place) not in places)
+        if events:
+            kept.append(msgspec.structs.replace(record, events=events))
+    used = sorted({record.anchor for record in kept})
+    records = tuple(msgspec.structs.replace(record, anchor=used.index(record.anchor)) for record in kept)
+    anchors = tuple(trail.anchors[number] for number in used)
+    return msgspec.structs.replace(trail, records=records, anchors=anchors, payloads={})
+
+
+@pytest.mark.parametrize("number", [COMPLETED, DEAD, WAITED, RUNNING])
+def test_only_starts_and_the_end_can_be_left_out(key, number):
+    """Whatever else is left out, in whatever mix, is noticed."""
+    lived = live()
+    trail = decode_trail(document(number, lived.journal, anchored(lived.journal, key), key))
+    places = [(at, place) for at, record in enumerate(trail.records) for place in range(len(record.events))]
+    whole = [event for _, _, event in check_trail(encode_trail(trail)).events]
+    passed = 0
+    for count in range(1, len(places)):
+        for gone in combinations(range(len(places)), count):
+            try:
+                found = check_trail(encode_trail(without(trail, {places[one] for one in gone})), [key.public_key])
+            except TrailInvalid:
+                continue
+            events = [event for _, _, event in found.events]
+            begun = [event for event in whole[: whole.index(events[-1]) + 1] if event in events]
+            missing = [event for event in whole[: whole.index(events[-1])] if event not in events]
+            assert events == begun
+            optional = (AttemptStarted, TaskReleased) if number == WAITED else AttemptStarted
+            assert all(isinstance(event, optional) for event in missing), missing
+            passed += 1
+    assert passed >= len(places) - 1, "an end can be left out"
+
+
+def test_every_life_that_was_ever_recorded_passes():
+    """What is refused since something was left out never is when all is there."""
+    count = 0
+    for path in sorted(HISTORIES.glob("*.json")):
+        lives: dict[str, list[tuple[int, int, Event]]] = {}
+        for record in records_of(json.loads(path.read_text())):
+            for place, data in enumerate(record.events):
+                event = decode_event(data)
+                if (task := getattr(event, "task", None)) is not None:
+                    lives.setdefault(task, []).append((record.first + place, record.time_ns, event))
+        for name, events in lives.items():
+            if not any(isinstance(event, TaskSubmitted) for _, _, event in events):
+                continue  # a command for a task that there never was
+            assert _life(Trail("", "", name, (), (), (), {}), events).id == name
+            count += 1
+    assert count > 50
 
 
 def test_no_part_of_it_can_be_altered(good, key):

@@ -10,6 +10,7 @@ import pytest
 from merit import AsyncClient, Refused
 from merit.model.tasks import TaskState
 from merit.testing.plane import EXIT_DEFECT, PlaneFaults
+from merit.testing.processes import NodeProgram, running
 from tests.crash.campaign import LIMITS
 from tests.crash.evidence import check
 
@@ -55,6 +56,25 @@ async def test_a_task_that_cannot_be_submitted(site, monkeypatch):
         },
     ).tasks
     assert all(trail.spec.capability != "poison" for trail in tasks.values())
+
+
+async def test_nodes_that_share_a_store_do_not_stumble_over_it_one_after_the_other(tmp_path, postgres_url, monkeypatch):
+    """It stops the one that leads; whoever leads next knows, and refuses it. Nobody has to start anything."""
+    monkeypatch.setenv("POISON", "submit")
+    faults = PlaneFaults(store=postgres_url, lease_s=1.5, limits=LIMITS)
+    async with running(NodeProgram(tmp_path / "a", faults, ENTRY)) as first:
+        await first.leads()
+        async with running(NodeProgram(tmp_path / "b", faults, ENTRY)) as second:
+            async with AsyncClient(f"{first.address},{second.address}") as merit:
+                with pytest.raises(Refused, match="set aside"):
+                    await asyncio.wait_for(merit.submit("poison", {"n": 1}), 30)
+                await merit.submit("double", {"n": 1})
+            stopped = [line for node in (first, second) for line in node.lines if "a defect for tests" in line]
+            assert len([line for line in stopped if "stands by" in line]) == 1, stopped
+            assert first.running
+            assert second.running
+            assert await second.stop() == 0
+        assert await first.stop() == 0
 
 
 async def test_a_report_that_cannot_be_taken(site, monkeypatch):

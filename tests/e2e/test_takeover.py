@@ -3,6 +3,7 @@ stopped, or loses the database."""
 
 import asyncio
 import signal
+import socket
 import sys
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -20,7 +21,7 @@ from merit.model.limits import SECOND_NS, Limits
 from merit.storage.verify import verify_journal
 from merit.testing.plane import READY, PlaneFaults
 from merit.testing.postgres import PrivatePostgres
-from merit.testing.processes import NodeProgram, Program, running
+from merit.testing.processes import NodeProgram, Program, ProgramFailed, running
 from merit.wire.v1 import tasks_pb2, tasks_pb2_grpc
 
 LEASE_S = 1.5
@@ -118,6 +119,29 @@ async def test_an_attempt_that_runs_goes_on_over_take_overs_of_every_kind(postgr
     mine = [event for event in events(postgres_url, tmp_path) if getattr(event, "task", "") == task.id]
     assert sum(isinstance(event, AttemptAssigned) for event in mine) == 1
     assert sum(isinstance(event, TaskCompleted) for event in mine) == 1
+
+
+async def test_an_address_that_is_taken_is_told_at_the_start_and_waited_for_at_a_take_over(postgres_url, tmp_path):
+    async with two_nodes(postgres_url, tmp_path) as (first, second):
+        third = NodeProgram(tmp_path / "c", first.faults)
+        third.address = first.address
+        with pytest.raises(ProgramFailed, match=f"listen: cannot listen on {first.address}"):
+            await third.start()
+        said = second.printed
+        with socket.socket() as somebody:
+            somebody.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            somebody.bind(("127.0.0.1", int(second.address.rpartition(":")[2])))
+            somebody.listen()
+            await first.kill()
+            await second.says("WARNING merit: this node does not lead, and stands by: cannot listen", said)
+            # It gives the lead back, so that somebody who can listen has it at once.
+            said = first.printed
+            await first.start()
+            await first.leads(said)
+            assert second.running
+        said = second.printed
+        await first.kill()
+        await second.leads(said)
 
 
 async def test_nodes_wait_for_a_database_that_crashes_in_the_middle_of_work_and_lose_nothing(tmp_path):

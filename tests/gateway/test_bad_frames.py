@@ -3,7 +3,9 @@ neighbours in conftest.py)."""
 
 import asyncio
 import json
+import os
 import random
+import time
 from typing import Any
 
 import grpc
@@ -11,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from merit.model.tasks import TaskState
 from merit.wire.v1 import tasks_pb2, worker_pb2
 from tests.gateway.hostile import CLIENT, WORKER, client_hello, hello, new_id
 
@@ -110,6 +113,42 @@ async def test_a_worker_that_breaks_the_rules_loses_its_stream(guest, name):
     said = await guest.said(WORKER, *messages)
     assert reason in said
     assert len(said) < 2_000
+
+
+@pytest.mark.parametrize("there", [False, True])
+async def test_contents_that_are_named_stay_and_a_result_that_is_gone_is_none(plane, guest, neighbours, there):
+    """Its worker was away for so long that it was swept; the task must not be completed with nothing."""
+    large = json.dumps({"x": "x" * 100_000}).encode()
+    digest = (await guest.blobs.Put(iter([tasks_pb2.BlobChunk(data=large)]))).digest
+    (path,) = (plane.state / "blobs").rglob(digest)
+
+    def touched():
+        """Whether it was since this was asked last."""
+        age_s = time.time() - path.stat().st_mtime
+        os.utime(path, (1, 1))
+        return age_s < 1_000
+
+    assert touched()
+    worker, client = guest.stream(WORKER), guest.stream(CLIENT)
+    await worker.write(hello(capability="forgetful"))
+    task = new_id()
+    spec = tasks_pb2.TaskSpec(id=task, capability="forgetful", parameters_blob=digest, attempts_max=1)
+    await client.write(client_hello(tasks=[spec]))
+    while not (read := await worker.read()).assignments:
+        pass
+    assert touched(), "by the submit"
+    report = Report(task_id=task, number=1, status=1, result_blob=digest if there else "0" * 64)
+    await worker.write(worker_pb2.WorkerFrame(sequence=2, ack=read.sequence, reports=[report]))
+    result = await neighbours.watch(task).wait(30)
+    worker.cancel()
+    client.cancel()
+    assert touched() == there, "by the report"
+    if there:
+        assert result.json == large
+    else:
+        assert result.state is TaskState.DEAD
+        assert result.failure.kind == "blob"
+        assert "lost before it was reported" in result.failure.message
 
 
 CLIENT_VIOLATIONS = {

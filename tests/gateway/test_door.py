@@ -422,6 +422,31 @@ def test_a_worker_frame_passes_or_breaks_the_rules(hello, some_reports, progress
                 msgspec.json.decode(report.result)
 
 
+def test_only_a_result_that_is_there_no_more_has_failed():
+    touched = []
+
+    def touch(digest):
+        touched.append(digest)
+        if digest == "b" * 64:
+            raise LookupError("it was too old")
+
+    own = Door({}, missing, lambda: NOW_NS, touch)
+    some = [
+        Report(name, 1, ReportStatus.COMPLETED, b"" if blob else b"1", blob, wall_ns=7)
+        for name, blob in (("here", "a" * 64), ("gone", "b" * 64), ("small", ""))
+    ]
+    frame = WorkerFrame(reports=list(some))
+    own.large_results(frame)
+    here, gone, small = frame.reports
+    assert [here, small] == [some[0], some[2]]
+    assert (gone.task, gone.status, gone.result_blob, gone.wall_ns) == ("gone", ReportStatus.FAILED, "", 7)
+    assert gone.failure is not None
+    assert gone.failure.kind == "blob"
+    assert not gone.failure.permanent, "it can be tried again"
+    assert "it was too old" in gone.failure.message
+    assert touched == ["a" * 64, "b" * 64]
+
+
 @pytest.mark.parametrize("fraction", [-1, 0, 0.5, 1])
 def test_progress_is_a_fraction_or_a_sign_of_life(fraction):
     door().worker_frame(WorkerFrame(progress=[Progress("t", 1, fraction, "", ("line",) * LOG_LINES_MAX)]))

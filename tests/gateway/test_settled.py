@@ -119,11 +119,26 @@ async def test_when_somebody_else_may_lead_nothing_is_even_looked_at():
         assert (tasks.read, fleet.watching) == (0, 0)
 
 
-async def test_a_refusal_keeps_its_own_reason():
-    async with served() as (_, _, _, channel):
+async def test_a_refusal_keeps_its_own_reason_and_waits_for_what_it_tells_too():
+    """That there is no such task, say, while the record in which it was forgotten is on its way."""
+    async with served() as (journal, _, _, channel):
+        asking = asyncio.ensure_future(tasks_pb2_grpc.TasksStub(channel).GetTask(tasks_pb2.GetTaskRequest()))
+        await waiting_for(lambda: journal.asked)
+        await asyncio.sleep(0.05)
+        assert not asking.done()
+        journal.durable.set()
         with pytest.raises(grpc.aio.AioRpcError, match="no such task") as refused:
-            await tasks_pb2_grpc.TasksStub(channel).GetTask(tasks_pb2.GetTaskRequest())
+            await asyncio.wait_for(asking, 10)
         assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_refusal_for_what_never_becomes_durable_is_not_told():
+    async with served() as (journal, _, _, channel):
+        journal.failure = "planned"
+        journal.durable.set()
+        with pytest.raises(grpc.aio.AioRpcError, match="planned") as refused:
+            await tasks_pb2_grpc.TasksStub(channel).GetTask(tasks_pb2.GetTaskRequest())
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
 async def test_of_many_answers_each_waits_and_whoever_goes_is_not_answered_any_more():

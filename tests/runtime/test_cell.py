@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from types import SimpleNamespace
 
 import pytest
 
@@ -16,6 +15,7 @@ from merit.ports.cell import CellStopped
 from merit.ports.journal import Fenced
 from merit.runtime import cell as cell_module
 from merit.runtime.cell import CellLoop
+from merit.runtime.elapsed import elapsed_s
 from merit.session.cell_end import CellEnd
 from merit.session.worker_end import WorkerEnd
 from merit.storage.memory_journal import MemoryDisk, MemoryJournal
@@ -89,7 +89,7 @@ def submit(cell, number):
 
 async def test_a_cell_that_was_stopped_in_the_middle_of_its_work_hears_the_workers_before_it_loses_them(monkeypatch):
     now_s = 0.0
-    monkeypatch.setattr(cell_module, "time", SimpleNamespace(monotonic=lambda: now_s, time_ns=None))
+    monkeypatch.setattr(cell_module, "elapsed_s", lambda: now_s)
     journal = MemoryJournal(MemoryDisk("cell"))
     cell = a_cell(journal, limits=Limits(stale_ns=30 * SECOND_NS), clock=lambda: START_NS + round(now_s * SECOND_NS))
     worker, end = WorkerEnd("w1", "b1", (an_offer(),), 2), CellEnd()
@@ -207,13 +207,33 @@ async def test_what_is_read_is_told_when_it_is_durable():
     await cell.close()
 
 
+async def test_a_lease_is_over_though_the_usual_clock_stood_still(monkeypatch):
+    """As that of Linux does while the machine is suspended."""
+    cell = a_cell(MemoryJournal(MemoryDisk("cell")))
+    still_s = time.monotonic()
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "monotonic", lambda: still_s)
+        cell.leads_until(elapsed_s() + 0.5)
+        cell.check_lease()
+        time.sleep(0.6)  # nothing can be waited for: it is the time that has to pass
+        with pytest.raises(CellStopped, match="lease"):
+            cell.check_lease()
+    await cell.close()
+
+
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="only Linux has two such clocks")
+def test_elapsed_time_is_that_since_the_machine_was_started():
+    before_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+    assert before_s <= elapsed_s() <= time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 async def test_when_the_lease_may_be_over_nothing_is_told_until_it_is_renewed():
     journal = Slow()
     cell = a_cell(journal)
     await turns()
     answer = submit(cell, 1)
     await turns()
-    cell.leads_until(time.monotonic() - 1)
+    cell.leads_until(elapsed_s() - 1)
     await journal.ends(0)
     await journal.ends(1)
     assert not answer.done(), "durable, but somebody else may lead and know more"
@@ -223,7 +243,7 @@ async def test_when_the_lease_may_be_over_nothing_is_told_until_it_is_renewed():
         await cell.settled()
     with pytest.raises(CellStopped, match="lease"):
         await submit(cell, 2)
-    cell.leads_until(time.monotonic() + 60)
+    cell.leads_until(elapsed_s() + 60)
     await turns()
     assert answer.result() == []
     await cell.settled()

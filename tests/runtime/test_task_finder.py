@@ -1,5 +1,6 @@
 """What only the journal remembers."""
 
+import itertools
 import os
 
 import msgspec
@@ -14,13 +15,14 @@ from merit.model.ids import id_time_ns
 from merit.model.limits import SECOND_NS
 from merit.model.record import seal
 from merit.model.tasks import Priority, TaskState, Terms
+from merit.ports.blobs import BlobUnavailable
 from merit.ports.read_model import Portion, Reached, ReadModelUnavailable
-from merit.runtime.task_finder import TaskFinder
+from merit.runtime.task_finder import CannotTell, TaskFinder
 from merit.storage.memory_journal import MemoryDisk, MemoryJournal
 from merit.storage.memory_read_model import MemoryReadModel
 from merit.storage.sqlite_journal import SqliteJournal
 from merit.storage.sqlite_reader import open_reader
-from merit.testing.builders import START_NS, an_id, submit, with_terms
+from merit.testing.builders import START_NS, a_spec, an_id, completed, say, submit, with_terms
 from merit.testing.read_model_contract import a_row
 from tests.app.a_life import Life
 
@@ -142,6 +144,108 @@ async def test_after_compaction_a_task_is_shown_without_its_contents_and_its_out
     assert await past.finder().outcomes([an_id(1)], "them") == []
 
 
+def compacted(tasks=40, record=60):
+    """A life of which the journal has lost the beginning, and from which task on it is all there."""
+    past = Remembered(tasks)
+    until = past.disk.records[record].first
+    while past.life.journal.compact(until) < until:
+        pass
+    return past
+
+
+def unavailable():
+    raise ReadModelUnavailable("locked")
+
+
+OLD_KEY = [("default", "a key of long ago")]
+
+
+@pytest.mark.parametrize("without", [{"open_read_model": unavailable}, {"open_read_model": None}, {}])
+async def test_what_may_have_been_before_the_journals_beginning_is_not_taken_for_new(without):
+    # Without a read model, or with one that was begun anew and has not come so far: both are empty here.
+    finder = compacted().finder(**without)
+    with pytest.raises(CannotTell, match=r"look at the alarms of the follower"):
+        await finder.outcomes([an_id(1)], "default")
+    with pytest.raises(CannotTell):
+        await finder.tasks([an_id(40), an_id(1)])
+    with pytest.raises(CannotTell):
+        await finder.keys(OLD_KEY)
+
+
+async def test_what_the_journal_has_or_must_have_needs_no_read_model():
+    past = Remembered()
+    past.life.now_ns += 2 * 3600 * SECOND_NS
+    until = past.life.tail[0]
+    past.life.go_on(3)
+    while past.life.journal.compact(until) < until:
+        pass
+    finder = past.finder(open_read_model=unavailable)
+    assert [task.id for task in await finder.tasks([an_id(42)])] == [an_id(42)]
+    # An id that was made hours after the journal's first record.
+    time_ms = (past.life.now_ns + 2 * 3600 * SECOND_NS) // 1_000_000
+    new = f"{time_ms >> 16:08x}-{time_ms & 0xFFFF:04x}-7000-8000-000000000000"
+    assert await finder.tasks([new]) == []
+    assert [outcome.task for outcome in await finder.outcomes([an_id(42), new], "default")] == [an_id(42)]
+    with pytest.raises(CannotTell):
+        await finder.keys(OLD_KEY)
+
+
+async def test_from_where_the_read_model_reaches_the_journal_there_is_an_answer():
+    past = compacted()
+    first = past.life.journal.base().next
+    rows = [a_row(1, idempotency_key="known")]
+    past.model.write(Portion(0, Reached(first - 2, 1), rows))
+    assert len(await past.finder().tasks([an_id(1)])) == 1, "what is found is no news"
+    assert len(await past.finder().keys([("default", "known")])) == 1
+    for question in (past.finder().tasks([an_id(2)]), past.finder().keys(OLD_KEY)):
+        with pytest.raises(CannotTell, match=f"has only come to {first - 2}"):
+            await question
+    past.model.write(Portion(first - 2, Reached(first - 1, 1)))
+    assert await past.finder().tasks([an_id(2)]) == []
+    assert await past.finder().keys(OLD_KEY) == {}
+
+
+async def test_a_task_whose_end_alone_is_left_and_not_known_yet_is_not_taken_for_new():
+    past = Remembered()
+    # The journal is cut between a task's submission and its end, and the read model knows nothing of what is behind the cut.
+    submits = [record for record in past.disk.records if b"TaskSubmitted" in record.events[0]]
+    cut = next(b for a, b in itertools.pairwise(past.disk.records) if a is submits[20])
+    past.know(past.disk.records.index(cut))
+    while past.life.journal.compact(cut.first) < cut.first:
+        pass
+    assert past.model.reached().sequence == cut.first - 1
+    with pytest.raises(CannotTell):
+        await past.finder().outcomes([an_id(21)], "default")
+    assert {task.id for task in await past.finder().tasks([an_id(19), an_id(22)])} == {an_id(19), an_id(22)}
+
+
+@pytest.mark.parametrize("known", [0, 1_000])
+async def test_a_large_result_that_was_swept_is_told_like_one_that_was_compacted(known):
+    past = Remembered(tasks=1)
+    for number, blob in ((2, "a" * 64), (3, "b" * 64)):
+        past.life.tell(submit, a_spec(number))
+        past.life.bind()
+        past.life.tell(say, "w1", reports=[completed(number, result=b"", result_blob=blob)])
+    past.know(known)
+    ids = [an_id(1), an_id(2), an_id(3)]
+    assert not any(task.contents_gone for task in await past.finder().tasks(ids))
+    finder = past.finder(has_blob=lambda digest: digest == "b" * 64)
+    assert {task.id: task.contents_gone for task in await finder.tasks(ids)} == {
+        ids[0]: False,
+        ids[1]: True,
+        ids[2]: False,
+    }
+    failures = {outcome.task: outcome.failure for outcome in await finder.outcomes(ids, "default")}
+    assert failures[ids[0]] is failures[ids[2]] is None
+    assert failures[ids[1]].kind == "expired"
+    assert "older than what the journal keeps" in failures[ids[1]].message
+
+    def unavailable(_digest):
+        raise BlobUnavailable("planned")
+
+    assert not any(task.contents_gone for task in await past.finder(has_blob=unavailable).tasks(ids))
+
+
 async def test_an_id_that_came_again_is_the_later_task():
     past = Remembered(tasks=3)
     past.know(1_000)
@@ -183,3 +287,12 @@ async def test_keys_are_those_of_final_tasks_of_late_ones_and_of_old_ones_that_l
     assert found["default", "final"].content == bytes.fromhex("0f" * 16)
     assert found["default", "live"].content == asked_for(with_terms(4))
     assert len(await past.finder(state=State(tasks={live.id: live, young.id: young})).keys(names)) == 4
+
+
+async def test_the_key_of_a_task_that_has_just_ended_is_found_in_the_cell():
+    past = Remembered(tasks=2)
+    past.model.write(Portion(0, Reached(past.life.tail[0] - 1, 1)))
+    ended = a_row(4, idempotency_key="ended").task
+    assert ended.state.final
+    found = await past.finder(state=State(tasks={ended.id: ended})).keys([("default", "ended")])
+    assert [entry.task for entry in found.values()] == [ended.id]

@@ -1,5 +1,7 @@
+import fcntl
 import os
 import time
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -8,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from merit.ports.blobs import BlobCorrupt, BlobUnavailable
+from merit.storage import file_blobs
 from merit.storage.file_blobs import FileBlobs, tenant_directory
 from merit.storage.memory_blobs import MemoryBlobs
 from merit.testing.blob_contract import HOSTILE_TENANTS, BlobContract
@@ -16,13 +19,13 @@ from merit.testing.blob_contract import HOSTILE_TENANTS, BlobContract
 class TestMemoryBlobs(BlobContract):
     @pytest.fixture
     def open_blobs(self):
-        return MemoryBlobs
+        return cache(MemoryBlobs)  # what lasts as long as the object has no second one
 
 
 class TestFileBlobs(BlobContract):
     @pytest.fixture
     def open_blobs(self, tmp_path):
-        return lambda bytes_max: FileBlobs(tmp_path / "blobs", bytes_max)
+        return lambda bytes_max, clock: FileBlobs(tmp_path / "blobs", bytes_max, clock)
 
 
 def files(directory: Path) -> list[Path]:
@@ -106,3 +109,43 @@ def test_old_scratch_is_swept_and_young_is_kept(tmp_path):
         os.utime(scratch / name, (time.time() - age_s,) * 2)
     blobs.put("tenant", b"x")
     assert [path.name for path in scratch.iterdir()] == ["young.tmp"]
+
+
+def test_a_sweep_that_stands_still_is_not_waited_for_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(file_blobs, "_LOCK_S", 0.05)
+    blobs = FileBlobs(tmp_path)
+    digest = blobs.put("tenant", b"x")
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with pytest.raises(BlobUnavailable, match="stands still"):
+            blobs.touch("tenant", digest)
+        assert blobs.get("tenant", digest) == b"x"
+    finally:
+        os.close(descriptor)  # as when the process ends
+    blobs.touch("tenant", digest)
+
+
+def test_a_sweep_does_not_wait_for_those_who_touch(tmp_path):
+    blobs = FileBlobs(tmp_path)
+    digest = blobs.put("tenant", b"x")
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        assert blobs.sweep(2**62, lambda *_: False, 10) == 0
+        assert blobs.has("tenant", digest)
+    finally:
+        os.close(descriptor)
+    assert blobs.sweep(2**62, lambda *_: False, 10) == 1
+
+
+def test_a_sweep_leaves_alone_what_is_no_blob(tmp_path):
+    blobs = FileBlobs(tmp_path / "blobs")
+    digest = blobs.put("tenant", b"x")
+    (blob,) = files(tmp_path)
+    notes = (blob.with_name("notes"), blob.parent.parent / "notes", tmp_path / "blobs" / "tenants" / "notes")
+    for note in notes:
+        note.write_bytes(b"somebody else's")
+    assert blobs.sweep(2**62, lambda *_: False, 10) == 1
+    assert not blobs.has("tenant", digest)
+    assert set(files(tmp_path)) == set(notes)

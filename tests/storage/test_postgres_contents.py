@@ -1,15 +1,18 @@
 import pytest
 
+from merit.model.limits import SECOND_NS
 from merit.model.search import TaskQuery, WorkerQuery
 from merit.ports.blobs import BlobCorrupt
-from merit.ports.read_model import ReadModelUnavailable
+from merit.ports.read_model import Portion, Reached, ReadModelUnavailable, Superseded
+from merit.storage import postgres_read_model as model_module
+from merit.storage import postgres_read_model_reader as reader_module
 from merit.storage.postgres_archive import PostgresArchive
 from merit.storage.postgres_blobs import PostgresBlobs
 from merit.storage.postgres_read_model import PostgresReadModel
 from merit.storage.postgres_read_model_reader import PostgresReadModelReader
 from merit.storage.postgres_snapshots import PostgresSnapshots
 from merit.testing.archive_contract import ARCHIVED_CELL, ArchiveContract
-from merit.testing.blob_contract import BlobContract
+from merit.testing.blob_contract import BlobContract, SetClock
 from merit.testing.read_model_contract import ALL, ReadModelContract, a_row, a_worker, write
 from merit.testing.snapshot_contract import SnapshotContract
 
@@ -34,7 +37,7 @@ class TestPostgresSnapshots(SnapshotContract):
 class TestPostgresBlobs(BlobContract):
     @pytest.fixture
     def open_blobs(self, open_database):
-        return lambda bytes_max: PostgresBlobs(open_database(), "cell", bytes_max)
+        return lambda bytes_max, clock: PostgresBlobs(open_database(), "cell", bytes_max, clock)
 
 
 class TestPostgresArchive(ArchiveContract):
@@ -64,13 +67,31 @@ def test_a_damaged_blob_is_found_and_putting_it_again_heals(open_database, postg
     assert blobs.get("tenant", digest) == b"right"
 
 
+def test_a_blob_that_is_used_all_the_time_is_written_to_once_an_hour(open_database, postgres, postgres_url):
+    clock = SetClock()
+    blobs = PostgresBlobs(open_database(), "cell", clock=clock)
+    digest = blobs.put("tenant", b"x")
+    places = []
+    for minutes in (0, 20, 20, 21):
+        clock.now_ns += minutes * 60 * SECOND_NS
+        for _ in range(3):
+            blobs.put("tenant", b"x")
+            blobs.touch("tenant", digest)
+        places.append(postgres.sql("SELECT ctid FROM merit.blobs", postgres_url))
+    assert len({str(place) for place in places}) == 2
+    assert places[0] == places[2] != places[3]
+
+
 def test_cells_in_one_database_do_not_see_each_other(open_database):
     database = open_database()
     one, other = PostgresSnapshots(database, "one"), PostgresSnapshots(database, "other")
     one.save(1, 1, bytes(32), b"one's")
     assert other.latest() is None
     digest = PostgresBlobs(database, "one").put("tenant", b"one's")
-    assert not PostgresBlobs(database, "other").has("tenant", digest)
+    other_blobs = PostgresBlobs(database, "other")
+    assert not other_blobs.has("tenant", digest)
+    assert other_blobs.sweep(2**62, lambda *_: False, 10) == 0
+    assert PostgresBlobs(database, "one").has("tenant", digest)
 
 
 def test_what_no_text_of_postgresql_can_hold_is_found_and_comes_back(open_database):
@@ -96,6 +117,54 @@ def test_cells_in_one_database_have_read_models_of_their_own(open_database):
     assert one.reached().sequence == 1
     assert [worker.worker for worker in one.workers(WorkerQuery(), "", 10)] == ["w1"]
     assert len(one.find(TaskQuery(), ALL, 10).rows) == 1
+
+
+def test_the_size_is_that_of_one_cell_about_as_it_takes_room(open_database, postgres, postgres_url):
+    database = open_database()
+    one, other = PostgresReadModel(database, "one"), PostgresReadModel(database, "other")
+    write(one, [a_row(order, description=f"some words {order}") for order in range(1, 5_001)], [a_worker("w")])
+    assert other.size_bytes() == 0
+    postgres.sql("VACUUM FULL merit.tasks", postgres_url)  # what other tests have left behind is not meant
+    taken = int(postgres.sql("SELECT pg_total_relation_size('merit.tasks')", postgres_url))
+    assert 0.5 * taken < one.size_bytes() < 1.5 * taken
+
+
+def test_a_large_one_is_measured_in_parts(open_database, monkeypatch):
+    model = PostgresReadModel(open_database(), "cell")
+    write(model, [a_row(order) for order in range(0, 300 * 1_024, 64)])
+    whole = model.size_bytes()
+    monkeypatch.setattr(reader_module, "_SPANS_MEASURED", 1_000)
+    assert 0.95 * model.size_bytes() < whole < 1.05 * model.size_bytes()
+
+
+def test_it_is_cleared_in_portions_and_who_opens_it_next_goes_on(open_database, monkeypatch):
+    monkeypatch.setattr(model_module, "_DROPPED_AT_A_TIME", 100)
+    database = open_database()
+    model, reader = PostgresReadModel(database, "cell"), PostgresReadModelReader(database, "cell")
+    write(model, [a_row(order) for order in range(1, 251)])
+    dropped = PostgresReadModel._while_clearing
+    calls = []
+
+    def killed(model, statement, number):
+        calls.append(number)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return dropped(model, statement, number)
+
+    monkeypatch.setattr(PostgresReadModel, "_while_clearing", killed)
+    with pytest.raises(KeyboardInterrupt):
+        model.clear()
+    with pytest.raises(ReadModelUnavailable, match="no read model yet"):
+        reader.reached()
+    with pytest.raises(Superseded):
+        model.write(Portion(0, Reached(1), [a_row(999)]))
+    again = PostgresReadModel(database, "cell")
+    assert reader.reached().sequence == 0
+    assert again.find(TaskQuery(), ALL, 1_000).rows == ()
+    # Somebody who was clearing as well, and slower, leaves alone what is new.
+    write(again, [a_row(1)])
+    assert model._while_clearing("DELETE FROM merit.tasks WHERE cell = $1 AND $2 > 0", 100) == 0
+    assert len(again.find(TaskQuery(), ALL, 1_000).rows) == 1
 
 
 def test_a_read_model_of_another_version_is_begun_anew(open_database, postgres, postgres_url):

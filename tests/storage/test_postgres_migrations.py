@@ -1,14 +1,19 @@
 import asyncio
+import time
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 
 import pytest
 
+from merit.kernel.quarantine import Stopped
 from merit.model.search import TaskQuery
+from merit.ports.blobs import TOUCH_NS
 from merit.ports.journal import JournalUnavailable
 from merit.storage.postgres_blobs import PostgresBlobs
 from merit.storage.postgres_database import DatabaseUnavailable
 from merit.storage.postgres_journal import PostgresJournal
 from merit.storage.postgres_migrations import Migration, check_tables, migrate, migrations
+from merit.storage.postgres_quarantine import PostgresQuarantine
 from merit.storage.postgres_read_model import PostgresReadModel
 from merit.storage.postgres_reader import PostgresReader
 from merit.testing.journal_contract import CELL, fill
@@ -47,9 +52,11 @@ async def _journal(database):
 
 
 async def _contents(database):
-    blobs = PostgresBlobs(database, "cell")
-    digest = blobs.put("tenant", b"content")
-    return lambda: blobs.get("tenant", digest) == b"content"
+    insert = "INSERT INTO merit.blobs (cell, tenant, digest, data) VALUES ('cell', 'tenant', $1, 'content')"
+    digest = sha256(b"content")
+    with database.session("test") as session:
+        session.run(lambda connection: connection.execute(insert, digest.digest()))
+    return lambda: PostgresBlobs(database, "cell").get("tenant", digest.hexdigest()) == b"content"
 
 
 async def _read_model(database):
@@ -58,8 +65,21 @@ async def _read_model(database):
     return lambda: [row.order for row in model.find(TaskQuery(capability="echo"), ALL, 10).rows] == [2, 1]
 
 
+async def _quarantine(database):
+    quarantine = PostgresQuarantine(database, "cell")
+    quarantine.set_aside(Stopped("a task", RuntimeError("planned")))
+    return lambda: quarantine.kept().tasks == ("a task",)
+
+
+async def _touched_blobs(database):
+    blobs = PostgresBlobs(database, "cell")
+    blobs.touch("tenant", sha256(b"content").hexdigest())
+    # What was there before counts as used when the step was taken.
+    return lambda: blobs.sweep(time.time_ns() - TOUCH_NS, lambda *_: False, 10) == 0
+
+
 # What can be there after each step, and is to be there after all later ones. A new step adds what it brings.
-CONTENTS = {1: _journal, 2: _contents, 3: _read_model}
+CONTENTS = {1: _journal, 2: _contents, 3: _read_model, 4: _quarantine, 5: _touched_blobs}
 
 
 @pytest.mark.parametrize("number", [step.number for step in ALL_STEPS])

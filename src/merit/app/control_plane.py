@@ -33,7 +33,7 @@ from merit.gateway.memory import Memory
 from merit.gateway.queues_service import QueuesService
 from merit.gateway.registry_service import RegistryService
 from merit.gateway.schedules_service import SchedulesService
-from merit.gateway.server import GrpcServer, check_address
+from merit.gateway.server import CannotListen, GrpcServer, check_address
 from merit.gateway.settled import SettledAnswers
 from merit.gateway.streams import WorkersService
 from merit.gateway.tasks_service import TasksService
@@ -43,7 +43,7 @@ from merit.model.limits import Limits
 from merit.model.record import JournalError, Tail
 from merit.model.retention import Retention
 from merit.model.tenancy import DEFAULT_TENANT
-from merit.ports.blobs import BlobError
+from merit.ports.blobs import BlobError, BlobMissing, Blobs
 from merit.ports.journal import Journal
 from merit.runtime.cell import CellLoop
 from merit.runtime.cron_planner import plan
@@ -85,6 +85,11 @@ class ControlPlane:
         """The name under which it leads."""
         self.stopping = asyncio.Event()
         self._address = settings.grpc
+
+    @property
+    def grpc(self) -> str:
+        """The address on which it is to listen."""
+        return self._settings.grpc
 
     def stop(self) -> None:
         """End in an orderly way: ``run`` returns."""
@@ -128,21 +133,29 @@ class ControlPlane:
         stores, settings = self._stores, self._settings
         # In a thread: it may take longer than a lease lasts.
         machine = await asyncio.to_thread(Machine, state, load_strategies(), settings.limits)
-        finder = TaskFinder(stores.reader, stores.read_model_reader, state)
-        cell = CellLoop(machine, journal, tail, self.holder, stores.directory.quarantine(), finder, plan)
+        blobs = stores.blobs()
+        finder = TaskFinder(
+            stores.reader, stores.read_model_reader, state, lambda digest: blobs.has(DEFAULT_TENANT, digest)
+        )
+        quarantine = await asyncio.to_thread(stores.quarantine)
+        cell = CellLoop(machine, journal, tail, self.holder, quarantine, finder, plan)
         try:
             if lease is not None:
                 lease.tell(cell.leads_until)
             orders = FollowerOrders(retention=settings.retention, snapshot_events=settings.snapshot_events)
             follower = FollowerProcess(stores, orders, lambda: cell.state.sequence)
             memory = Memory(stores.read_model_reader, follower)
-            server, unary = self._server(cell, journal, finder, memory)
+            server, unary = self._server(cell, journal, finder, memory, blobs)
             _settle_memory()
-            unary.start()
-            self._address = await server.start()
-            log.info("cell %s, epoch %d, leads; gRPC on %s", journal.cell, tail.epoch, self._address)
-            ready(self._address, tail.epoch)
             try:
+                try:
+                    unary.start()
+                    self._address = await server.start()
+                except CannotListen:
+                    await _close(unary, server)
+                    raise
+                log.info("cell %s, epoch %d, leads; gRPC on %s", journal.cell, tail.epoch, self._address)
+                ready(self._address, tail.epoch)
                 await self._serve(cell, journal, server, unary, follower, lease)
             finally:
                 await memory.close()
@@ -150,21 +163,27 @@ class ControlPlane:
             await cell.close()
 
     def _server(
-        self, cell: CellLoop, journal: Journal, finder: TaskFinder, memory: Memory
+        self, cell: CellLoop, journal: Journal, finder: TaskFinder, memory: Memory, blobs: Blobs
     ) -> tuple[GrpcServer, UnaryWorkers]:
-        blobs = self._stores.blobs()
         store = "postgresql" if self._settings.store else "sqlite"
 
         def load_blob(digest: str) -> bytes:
             try:
+                blobs.touch(DEFAULT_TENANT, digest)  # before it is read: what is there after that stays
                 return blobs.get(DEFAULT_TENANT, digest)
             except BlobError as error:
+                raise LookupError(str(error)) from error
+
+        def touch_blob(digest: str) -> None:
+            try:
+                blobs.touch(DEFAULT_TENANT, digest)
+            except BlobMissing as error:
                 raise LookupError(str(error)) from error
 
         def address() -> str:
             return self._address
 
-        door = Door(cell.state.offers, load_blob)
+        door = Door(cell.state.offers, load_blob, touch_blob=touch_blob)
         unary = UnaryWorkers(cell, door, blobs)
         server = GrpcServer(
             self._settings.grpc,
@@ -198,7 +217,7 @@ class ControlPlane:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             error = cell.failed.result() if cell.failed.done() else None
             if isinstance(error, Stopped):
-                self._stores.directory.set_aside(error)
+                await asyncio.to_thread(self._stores.set_aside, error)
             if keeping.done() and error is None:
                 keeping.result()
             if lease is not None and error is None:

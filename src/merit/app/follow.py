@@ -85,9 +85,7 @@ def main(orders_json: str) -> int:
             read_model = opened.enter_context(contextlib.closing(stores.read_model()))
             signer = KeyFile(stores.directory.key)
             _follow(
-                JournalFollower(
-                    reader, stores.snapshots(), archive, read_model, signer, orders, blobs=stores.blobs()
-                ),
+                JournalFollower(reader, stores.snapshots(), archive, read_model, signer, orders, blobs=stores.blobs()),
                 orders.hurry,
                 lambda: stopping,
             )

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
@@ -20,6 +21,7 @@ from msgspec import Struct
 from merit.app.restore import NoBeginning, beginning, check_follows
 from merit.app.retaining import Retaining, Within
 from merit.app.snapshotting import Snapshotting
+from merit.app.sweeping import Sweeping
 from merit.core.codec import decode_state, encode_state, fold
 from merit.core.projecting import Projection
 from merit.core.state import State
@@ -28,6 +30,7 @@ from merit.model.record import JournalCorrupt, Record, record_hash
 from merit.model.retention import Retention
 from merit.model.trail import SignedAnchor
 from merit.ports.archive import Archive, ArchiveUnavailable
+from merit.ports.blobs import Blobs
 from merit.ports.journal import JournalCompacted, JournalReader
 from merit.ports.read_model import Portion, Reached, ReadModel
 from merit.ports.signer import Signer, SignerUnavailable
@@ -52,6 +55,9 @@ _LOOKS_PER_HORIZON: Final = 10
 _ANCHOR_NS: Final = 600 * SECOND_NS
 """What has happened is anchored within this time, however little it is; not more often, since anchors stay for ever."""
 _FORGET_MAX: Final = 10_000
+_FORGET_PARTS: Final = 64
+"""Of the time between the oldest row and the audit horizon, so much goes at once while there are too many rows: what ended
+first goes first, to about this part."""
 _NO_ANCHORS: Final = (ArchiveUnavailable, SignerUnavailable, JournalCorrupt, ValueError)
 """Because of which nothing is anchored: also a journal, or an archive, that does not fit the anchors there are."""
 
@@ -92,6 +98,7 @@ class JournalFollower:
         signer: signs the anchors.
         orders: what it is told.
         clock: Unix time in nanoseconds.
+        blobs: of which those go that nobody needs any more; None: there are none.
 
     All methods raise what the ports raise when they cannot go on: whoever runs it begins anew with another one.
     """
@@ -105,6 +112,7 @@ class JournalFollower:
         signer: Signer,
         orders: FollowerOrders,
         clock: Callable[[], int] = time.time_ns,
+        blobs: Blobs | None = None,
     ) -> None:
         self._reader = reader
         self._snapshots = snapshots
@@ -115,7 +123,8 @@ class JournalFollower:
         self._snapshot_events = orders.snapshot_events
         self._clock = clock
         self._snapshotting = Snapshotting(snapshots, retention.snapshots_bytes_max)
-        self._retaining = Retaining(reader, self._snapshotting, archive, retention, clock)
+        self._retaining = Retaining(reader, self._snapshotting, archive, retention, self._now_ns)
+        self._sweeping = Sweeping(blobs, retention.journal_keep_s, clock) if blobs is not None else None
         self._anchoring: Anchoring | None = None
         self._alarms: dict[str, str] = {}
         self._projection = Projection(State())
@@ -128,7 +137,10 @@ class JournalFollower:
         self._snapshot_at_ns = clock()
         self._journal_first = 1
         self._forgets = False
-        self._look_at_ns = self._anchor_at_ns = 0
+        self._missing_until_ns = 0
+        """Before this time tasks ended that the read model will never have; 0: there are none."""
+        self._look_at_ns = 0
+        self._anchor_at_ns = clock() + _ANCHOR_NS
         self._look_ns = round(min(_LOOK_S, retention.audit_horizon_s / _LOOKS_PER_HORIZON) * SECOND_NS)
         self._jobs: deque[Future[None]] = deque()
         self._thread = ThreadPoolExecutor(1, "merit-follower")
@@ -146,7 +158,9 @@ class JournalFollower:
         """
         reached = self._read_model.reached()
         if reached.sequence >= self._reader.tail().next:
-            log.warning("what can be searched is of another journal, or of one that was longer: it is made anew")
+            log.warning(
+                "what can be searched is of another journal, or of one that was longer: it is made anew from what the journal still has"
+            )
             self._read_model.clear()
             reached = Reached()
         state, self._expected = self._beginning(reached)
@@ -167,7 +181,7 @@ class JournalFollower:
         if self._is_snapshot_due():
             self._take_snapshot()
         now_ns = self._clock()
-        if now_ns >= self._look_at_ns:
+        if not self._look_at_ns - self._look_ns <= now_ns < self._look_at_ns:  # it is time, or the clock was set back
             self._look_at_ns = now_ns + self._look_ns
             self._look()
         anchored = self._anchoring.anchored if self._anchoring is not None else 0
@@ -175,6 +189,9 @@ class JournalFollower:
         if self._forgets:
             self._forgets = False
             self._hand_over(self._forget)
+        if self._sweeping is not None and self._sweeping.more:
+            self._sweeping.more = False
+            self._hand_over(self._sweeping.turn)
         return more
 
     def end(self) -> None:
@@ -204,7 +221,7 @@ class JournalFollower:
             self._journal_first,
             self._retaining.compact,
             hurries,
-            {**self._alarms, **self._retaining.alarms},
+            {**self._alarms, **self._retaining.alarms, **(self._sweeping.alarms if self._sweeping is not None else {})},
         )
 
     # Where to begin
@@ -225,15 +242,24 @@ class JournalFollower:
                     state = decode_state(snapshot.data, snapshot.fold_version)
                 except ValueError:
                     continue
-                log.warning(
-                    "tasks that ended from sequence %d to %d cannot be searched: the journal begins at %d",
-                    *(reached.sequence + 1, sequence, first),
-                )
-                following = next(iter(self._reader.read(sequence + 1, sequence + 1)), None)
-                until = Reached(sequence, following.time_ns if following is not None else reached.time_ns)
-                self._read_model.write(Portion(reached.sequence, until))
+                # The record behind the snapshot; the last one, which always stays, if there is none.
+                at = min(sequence + 1, self._reader.tail().next - 1)
+                time_ns = next(iter(self._reader.read(at, at))).time_ns
+                self._read_model.write(Portion(reached.sequence, Reached(sequence, time_ns)))
+                self._is_missing(reached, time_ns)
                 return state, snapshot.record_hash
             raise
+
+    def _is_missing(self, reached: Reached, until_ns: int) -> None:
+        """What the read model lacks from ``reached`` on has left the journal."""
+        self._missing_until_ns = until_ns
+        since = f" and after {_utc(reached.time_ns)}" if reached.time_ns else ""
+        self._alarms["missing"] = (
+            f"tasks that ended before {_utc(until_ns)}{since} cannot be found by search, since the read model was lost or left "
+            "behind, and the journal does not reach back to them any more; a client that submits one of them once more has it "
+            "run once more. Their trails can still be exported. To have them back, stop the control plane and restore the read "
+            "model from a copy"
+        )
 
     def _check(self, record: Record) -> None:
         if self._expected:
@@ -289,7 +315,8 @@ class JournalFollower:
         if self._last is None or new <= 0:
             return False
         keep_ns = round(self._retention.journal_keep_s * SECOND_NS)
-        return new >= self._snapshot_events or self._clock() - self._snapshot_at_ns >= keep_ns // _SNAPSHOTS_PER_KEEP
+        age_ns = abs(self._clock() - self._snapshot_at_ns)
+        return new >= self._snapshot_events or age_ns >= keep_ns // _SNAPSHOTS_PER_KEEP
 
     def _take_snapshot(self) -> None:
         assert self._last is not None
@@ -301,12 +328,21 @@ class JournalFollower:
 
     # Keeping and forgetting
 
+    def _now_ns(self) -> int:
+        """The present, but not later than the last record that was folded: ages are counted up to that, so that a clock which
+        is far ahead makes nothing old."""
+        return min(self._clock(), self._last.time_ns if self._last is not None else self._reached.time_ns)
+
     def _look(self) -> None:
         first = self._reader.base().next
         if first != self._journal_first:
             self._journal_first = first
             self._hand_over(partial(self._snapshotting.thin, first))
         self._retaining.look()
+        if self._missing_until_ns < self._now_ns() - round(self._retention.trails_keep_s * SECOND_NS):
+            self._alarms.pop("missing", None)  # by now they would have been forgotten anyway
+        if self._sweeping is not None:
+            self._sweeping.look(self._projection.state, self._now_ns())
         if self._anchoring is None:
             self._anchor_from_archive()
             self._anchor_now()
@@ -317,12 +353,26 @@ class JournalFollower:
 
     def _forget(self) -> None:
         """In the thread, like all that changes the read model."""
-        retention, now_ns = self._retention, self._clock()
-        keep_s = retention.trails_keep_s
-        if self._read_model.size_bytes() > retention.search_bytes_max:
-            keep_s = retention.audit_horizon_s
-        count = self._read_model.forget(now_ns - round(keep_s * SECOND_NS), _FORGET_MAX)
-        self._forgets = count >= _FORGET_MAX
+        retention, now_ns, model = self._retention, self._now_ns(), self._read_model
+        count = model.forget(now_ns - round(retention.trails_keep_s * SECOND_NS), _FORGET_MAX)
+        size = model.size_bytes()
+        if count >= _FORGET_MAX:
+            self._forgets = True
+            return
+        if size <= retention.search_bytes_max:
+            self._alarms.pop("search", None)
+            return
+        oldest_ns, horizon_ns = model.oldest_ns(), now_ns - round(retention.audit_horizon_s * SECOND_NS)
+        if 0 < oldest_ns < horizon_ns:
+            # Time by time and portion by portion, so that no more goes than has to.
+            part_ns = max((horizon_ns - oldest_ns) // _FORGET_PARTS, self._look_ns)
+            self._forgets = model.forget(min(oldest_ns + part_ns, horizon_ns), _FORGET_MAX) > 0
+            return
+        self._alarms["search"] = (
+            f"the read model has {size:,} bytes, more than the {retention.search_bytes_max:,} that it may have (--search-max), "
+            f"and all that is left is younger than {retention.audit_horizon_s:,.0f} s (--audit-horizon), within which nothing is "
+            "removed: set one of the two anew, and make space"
+        )
 
     # Anchors
 
@@ -361,3 +411,8 @@ class JournalFollower:
         self._alarms["anchors"] = (
             f"nothing is anchored, so that trails cannot be proven and the journal is not compacted: {error}"
         )
+
+
+def _utc(time_ns: int) -> str:
+    """A moment for people, to the second."""
+    return datetime.fromtimestamp(time_ns // SECOND_NS, UTC).isoformat()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from typing import Final
 
 from merit.ports.journal import JournalUnavailable, LeasedJournal
+from merit.runtime.elapsed import elapsed_s
 
 log = logging.getLogger("merit")
 
@@ -22,7 +22,7 @@ class Lease:
 
     Args:
         journal: led.
-        since_s: when that was asked for, by ``time.monotonic``: the database counts from later on.
+        since_s: when that was asked for, by ``elapsed_s``: the database counts from later on.
     """
 
     def __init__(self, journal: LeasedJournal, since_s: float) -> None:
@@ -33,7 +33,7 @@ class Lease:
         """Never done while the lease holds; then it raises why: ``Fenced``, ``JournalUnavailable``."""
 
     def tell(self, tell: Callable[[float], None]) -> None:
-        """Have somebody told until when it holds, by ``time.monotonic``: now, and each time that it is renewed."""
+        """Have somebody told until when it holds, by ``elapsed_s``: now, and each time that it is renewed."""
         self._tell = tell
         tell(self._until_s)
 
@@ -51,13 +51,13 @@ class Lease:
         wait_s = part_s = self._journal.lease_s / _PARTS
         while True:
             await asyncio.sleep(wait_s)
-            since_s = time.monotonic()
+            since_s = elapsed_s()
             try:
                 async with asyncio.timeout(part_s):
                     await self._journal.renew()
             except (JournalUnavailable, TimeoutError) as error:
                 reason = str(error) or f"no answer within {part_s:g} s"
-                if time.monotonic() >= self._until_s:
+                if elapsed_s() >= self._until_s:
                     raise JournalUnavailable(f"the lease is over, and could not be renewed: {reason}") from error
                 log.warning("the lease could not be renewed, which is tried again: %s", reason)
                 wait_s = min(_AGAIN_S, part_s)

@@ -2,7 +2,8 @@
 
 A node is standby, and leads for a term, and is standby again. Standing by it folds the journal along and asks for the lead
 four times a second; it does not listen, so that whoever comes goes elsewhere at once. A term ends when it is asked to, when
-somebody else leads by now, or at any doubt; nothing of it is kept, since the journal has all that counts.
+somebody else leads by now, or at any doubt; nothing of it is kept, since the journal has all that counts. What stopped it is
+set aside where all nodes look, so that the next leader refuses it.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ from merit.app.control_plane import ControlPlane, Ready, Settings
 from merit.app.lease import Lease
 from merit.app.standby import WarmState
 from merit.app.stores import Stores, shared_stores
+from merit.gateway.server import CannotListen, check_free
+from merit.kernel.quarantine import Stopped
 from merit.model.record import JournalCorrupt, JournalError, JournalForeign, Tail
 from merit.ports.archive import ArchiveUnavailable
 from merit.ports.blobs import BlobError
 from merit.ports.journal import JournalUnavailable, LeaderElsewhere, LeasedJournal
 from merit.ports.read_model import ReadModelError
 from merit.ports.snapshots import SnapshotUnavailable
+from merit.runtime.elapsed import elapsed_s
 from merit.sdk.channel import Backoff
 
 log = logging.getLogger("merit")
@@ -36,7 +40,16 @@ _AGAIN_S_MAX: Final = 5.0
 Standby = Callable[[str], None]
 """Is told who leads, when it is somebody else."""
 
-_AWAY: Final = (JournalError, SnapshotUnavailable, BlobError, ArchiveUnavailable, ReadModelError)
+_PASSING: Final = (
+    JournalError,
+    SnapshotUnavailable,
+    BlobError,
+    ArchiveUnavailable,
+    ReadModelError,
+    CannotListen,
+    Stopped,
+)
+"""Because of which a node does not lead now, or no more."""
 _DAMAGED: Final = (JournalCorrupt, JournalForeign)
 
 
@@ -104,8 +117,9 @@ class Node:
         Raises:
             JournalCorrupt, JournalForeign: the journal is damaged, or not this cell's.
             JournalError: the stores could not be used at the very start; later on they are waited for.
-            Stopped, CannotListen: as ``ControlPlane.run``.
+            CannotListen: the address cannot be had at the very start; later on it is waited for.
         """
+        check_free(self._plane.grpc)
         backoff = Backoff(POLL_S, _AGAIN_S_MAX)
         while not self._plane.stopping.is_set():
             began_s = time.monotonic()
@@ -113,10 +127,11 @@ class Node:
                 await self._turn(ready, standby)
             except _DAMAGED:
                 raise
-            except _AWAY as error:
+            except _PASSING as error:
                 if not self._found:
                     raise
-                log.warning("this node does not lead, and stands by: %s", error)
+                level = logging.ERROR if isinstance(error, Stopped) else logging.WARNING
+                log.log(level, "this node does not lead, and stands by: %s", error)
             if time.monotonic() - began_s > _AGAIN_S_MAX:
                 backoff.reset()
             await self._pause(backoff.next_s())
@@ -147,7 +162,7 @@ class Node:
             try:
                 if await asyncio.to_thread(warm.step):
                     continue
-                since_s = time.monotonic()
+                since_s = elapsed_s()
                 tail = await asyncio.to_thread(journal.lead, self._plane.holder, time.time_ns())
             except LeaderElsewhere as elsewhere:
                 self._found = True

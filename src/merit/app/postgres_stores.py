@@ -7,6 +7,7 @@ import threading
 
 from merit.app.state_directory import CELL, StateDirectory
 from merit.app.stores import STATE_VARIABLE, STORE_VARIABLE
+from merit.kernel.quarantine import Quarantine, Stopped
 from merit.ports.journal import JournalUnavailable
 from merit.ports.read_model import ReadModelUnavailable
 from merit.storage.postgres_archive import PostgresArchive
@@ -14,6 +15,7 @@ from merit.storage.postgres_blobs import PostgresBlobs
 from merit.storage.postgres_database import Database, DatabaseUnavailable, check_url
 from merit.storage.postgres_journal import PostgresJournal
 from merit.storage.postgres_migrations import check_tables, migrate
+from merit.storage.postgres_quarantine import PostgresQuarantine
 from merit.storage.postgres_read_model import PostgresReadModel
 from merit.storage.postgres_read_model_reader import PostgresReadModelReader
 from merit.storage.postgres_reader import PostgresReader
@@ -73,6 +75,21 @@ class PostgresStores:
             reader.close()
             raise
         return reader
+
+    def quarantine(self) -> Quarantine:
+        """See ``Stores``; with what an earlier version, or a person, has noted in this node's own file."""
+        self._prepare(JournalUnavailable)
+        shared, own = PostgresQuarantine(self._database, CELL).kept(), self.directory.quarantine()
+        return Quarantine(shared.digests | own.digests, tuple(dict.fromkeys((*shared.tasks, *own.tasks))))
+
+    def set_aside(self, stopped: Stopped) -> None:
+        """See ``Stores``."""
+        try:
+            self._prepare(JournalUnavailable)
+            PostgresQuarantine(self._database, CELL).set_aside(stopped)
+        except JournalUnavailable as error:
+            # Whoever leads next meets it again, and sets it aside then.
+            raise JournalUnavailable(f"{stopped}. But it could not be set aside: {error}") from error
 
     def environment(self) -> dict[str, str]:
         """See ``Stores``. With the URL in it, and so its password: never to be shown."""

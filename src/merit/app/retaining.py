@@ -16,14 +16,16 @@ from msgspec import Struct
 
 from merit.app.snapshotting import Snapshotting
 from merit.model.limits import SECOND_NS
-from merit.model.record import Record
+from merit.model.record import JournalCorrupt, Record
 from merit.model.retention import SNAPSHOTS_KEPT, Retention
-from merit.ports.archive import Archive, ArchiveUnavailable
+from merit.ports.archive import Archive, Archived, ArchiveUnavailable
 from merit.ports.journal import JournalReader
 from merit.ports.snapshots import SnapshotUnavailable
 from merit.runtime.task_finder import first_since
 
 PORTION_EVENTS: Final = 20_000
+_NOT_NOW: Final = (SnapshotUnavailable, ArchiveUnavailable, JournalCorrupt, ValueError)
+"""Because of which nothing is to go for now: also a journal that is damaged where nobody else reads, or does not fit the archive."""
 _SHARE_LEFT: Final = 0.9
 """Of the bytes that the journal may have: so much is left when it had too many, so that not every look finds too many."""
 
@@ -44,7 +46,8 @@ class Retaining:
         snapshotting: its snapshots.
         archive: where what goes is kept.
         retention: the settings.
-        clock: Unix time in nanoseconds.
+        clock: the present, Unix time; but not later than the last record, so that a clock which is far ahead makes nothing
+            old.
     """
 
     def __init__(
@@ -66,31 +69,30 @@ class Retaining:
         self.alarms: dict[str, str] = {}
 
     def look(self) -> None:
-        """Work out anew what is to go. Raises `JournalError`."""
+        """Work out anew what is to go. Raises `JournalError`, but not for damage: that is an alarm."""
         self.alarms.clear()
         try:
             self._archive.drop(self._before_ns(self._retention.trails_keep_s), self._retention.archive_bytes_max)
+            self._check_reach()
             self._target = self._wanted()
             if self._target and not self._snapshotting.are_verified_from(self._target):
                 self._target = 0
-        except (SnapshotUnavailable, ArchiveUnavailable) as error:
-            self._target = 0
-            self.alarms["retention"] = f"the journal cannot be compacted, so that it grows: {error}"
+        except _NOT_NOW as error:
+            self._cannot(error)
         if self._snapshotting.bad:
             self.alarms["snapshots"] = (
                 f"{self._snapshotting.bad}; it is not relied on, and the journal is kept until there are others: check the disk"
             )
 
     def turn(self, within: Within) -> bool:
-        """Archive a portion of what is to go. Whether there is more to archive at once. Raises `JournalError`."""
+        """Archive a portion of what is to go. Whether there is more to archive at once. Raises as ``look``."""
         target = self._target
         if not target or target > min(within.anchored, within.known):
             return False
         try:
             archived = self._archive_some(target)
-        except (ArchiveUnavailable, ValueError) as error:
-            self._target = 0
-            self.alarms["retention"] = f"the journal cannot be compacted, so that it grows: {error}"
+        except _NOT_NOW as error:
+            self._cannot(error)
             return False
         if archived >= target:
             self.compact = target + 1
@@ -102,8 +104,26 @@ class Retaining:
         """The event up to which all is to go as soon as it may; 0: nothing is."""
         return self._target
 
+    def _cannot(self, error: Exception) -> None:
+        """That is tried again at the next look; all else goes on."""
+        self._target = 0
+        self.alarms["retention"] = f"the journal cannot be compacted, so that it grows: {error}"
+        if isinstance(error, JournalCorrupt):
+            self.alarms["retention"] += "; merit journal verify names all damage: restore the journal from a copy"
+
     def _before_ns(self, age_s: float) -> int:
         return self._clock() - round(age_s * SECOND_NS)
+
+    def _check_reach(self) -> Archived:
+        """What is archived, if it reaches to the journal. Raises `ArchiveUnavailable` otherwise."""
+        held, first = self._archive.held(), self._reader.base().next
+        if held.last and held.last + 1 < first:
+            raise ArchiveUnavailable(
+                f"the archive ends with event {held.last:,} and the journal begins with {first:,}; it seems to be an old copy, "
+                "to which nothing is added and from which nothing is removed for it: restore a later one, or put this one "
+                "away, and a new one is begun (see the how-to about running a control plane)"
+            )
+        return held
 
     def _wanted(self) -> int:
         """The snapshot up to which the journal is to go, or 0."""
@@ -129,12 +149,8 @@ class Retaining:
 
     def _archive_some(self, target: int) -> int:
         """Archive whole records up to the target, a portion of them; the last event that is archived."""
-        held, first = self._archive.held(), self._reader.base().next
-        if held.last and held.last + 1 < first:
-            # It is a copy of long ago, say. What is between is lost; that must not keep the rest from being archived.
-            self._archive.drop(2**63 - 1, 0)
-            held = self._archive.held()
-        begin = max(held.last + 1, first)
+        held = self._check_reach()
+        begin = max(held.last + 1, self._reader.base().next)
         if begin > target:
             return held.last
         records: list[Record] = []

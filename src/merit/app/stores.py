@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from merit.app.state_directory import CELL, DEFAULT, StateDirectory
+from merit.kernel.quarantine import Quarantine, Stopped
 from merit.ports.archive import Archive
 from merit.ports.blobs import Blobs
 from merit.ports.journal import LEASE_S, Journal, JournalReader
@@ -32,7 +33,7 @@ class Stores(Protocol):
     """All that is kept of one cell. What is opened is to be closed by whoever opened it."""
 
     directory: StateDirectory
-    """What is always a directory of this machine: the quarantine, the key."""
+    """What is always a directory of this machine: the key."""
 
     def journal(self) -> Journal:
         """To lead and write it."""
@@ -60,6 +61,14 @@ class Stores(Protocol):
 
     def read_model_reader(self) -> ReadModelReader:
         """To search it, beside its follower. Raises ``ReadModelUnavailable``, also while there is none yet."""
+        ...
+
+    def quarantine(self) -> Quarantine:
+        """What stopped the cell before. Raises ``ValueError`` for a damaged file of it, ``JournalUnavailable``."""
+        ...
+
+    def set_aside(self, stopped: Stopped) -> None:
+        """Durably note what stopped the cell, so that it cannot stop whoever leads next. Raises as ``quarantine``."""
         ...
 
     def environment(self) -> dict[str, str]:
@@ -104,6 +113,14 @@ class LocalStores:
     def read_model_reader(self) -> SqliteReadModelReader:
         """See ``Stores``."""
         return open_read_model(self.directory.read_model, CELL)
+
+    def quarantine(self) -> Quarantine:
+        """See ``Stores``."""
+        return self.directory.quarantine()
+
+    def set_aside(self, stopped: Stopped) -> None:
+        """See ``Stores``."""
+        self.directory.set_aside(stopped)
 
     def environment(self) -> dict[str, str]:
         """See ``Stores``."""

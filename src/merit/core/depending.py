@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from merit.core.desk import Desk
 from merit.core.queueing import enqueue, queue_due_ns
+from merit.core.retrying import DEPENDENCY
 from merit.core.state import State
 from merit.core.timing import arm
 from merit.model.commands import FollowUp
@@ -56,7 +57,7 @@ def follow_up(desk: Desk, command: FollowUp) -> None:
 def fail_dependent(desk: Desk, task: Task, reason: str) -> None:
     """It needs a task that will never complete."""
     dependents = desk.state.dependents.get(task.id, {}).values()
-    desk.emit(TaskDied(task.id, Failure("dependency", reason, permanent=True)))
+    desk.emit(TaskDied(task.id, Failure(DEPENDENCY, reason, permanent=True)))
     desk.timers.disarm(task.id)
     desk.effects.append(TellSettled(task.id))
     ended(desk, task, dependents)

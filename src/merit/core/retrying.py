@@ -11,6 +11,7 @@ SILENT = "heartbeat"
 """Kind of the failure of an attempt that lived and showed no progress."""
 DEADLINE = "deadline"
 QUEUE_TIMEOUT = "queue_timeout"
+DEPENDENCY = "dependency"
 
 _NOT_STARTED = (AttemptState.REFUSED, AttemptState.RETURNED)
 """Ends of an attempt after which it is known that nothing was begun."""

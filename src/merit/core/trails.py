@@ -1,8 +1,10 @@
 """Checks the trail of a task with nothing but the trail itself, and the key if it is known: pure functions.
 
 What a trail proves: each of its events stands in the journal of the control plane that has the key, at the place and time
-named; together they are the life of the task from its submission on, as far as the trail goes. What it cannot prove: that
-nothing has come after.
+named; together they are the life of the task from its submission on, as far as the trail goes: of attempts that are followed
+by others, by completion or by a last failure, none is missing, nor how it ended. What it cannot prove: that nothing has come
+after; that what is not always there was not left out: when an attempt was seen to begin (``AttemptStarted``), when a task that
+needs others was released; and that a task which was canceled or ran into its deadline had no further attempts before that.
 """
 
 from __future__ import annotations
@@ -16,10 +18,20 @@ import msgspec
 from merit.core.codec import UnreadableEvent, decode_event
 from merit.core.lifecycles import IllegalTransition
 from merit.core.recollect import Recollection
+from merit.core.retrying import DEADLINE, DEPENDENCY, QUEUE_TIMEOUT
 from merit.core.story import story_of_task
-from merit.model.events import Event, ScheduleFired, TaskSubmitted, WorkerReserved
+from merit.model.events import (
+    AttemptAssigned,
+    Event,
+    ScheduleFired,
+    TaskDelayed,
+    TaskDied,
+    TaskReleased,
+    TaskSubmitted,
+    WorkerReserved,
+)
 from merit.model.record import HASH_BYTES, JournalForeign, Record, decode_record, header_hash, verify_proof
-from merit.model.tasks import Task
+from merit.model.tasks import AttemptState, Task, TaskState
 from merit.model.trail import Anchor, Trail, TrailRecord, decode_anchor, decode_trail, is_signed
 
 _NOTHING: Final = msgspec.msgpack.encode(())
@@ -36,6 +48,12 @@ _IMPOSSIBLE: Final = (
 
 _ABOUT_OTHERS: Final = (ScheduleFired, WorkerReserved)
 """They name the task, and are about a schedule or a worker."""
+
+
+_GOES_ON: Final = (AttemptAssigned, TaskDelayed, TaskDied)
+"""They come when no attempt lives."""
+_UNTRIED: Final = (TaskState.WAITING, TaskState.PENDING)
+_UNTRIED_DIES_OF: Final = (DEADLINE, QUEUE_TIMEOUT, DEPENDENCY)
 
 
 class TrailInvalid(Exception):
@@ -177,6 +195,8 @@ def _life(trail: Trail, events: list[tuple[int, int, Event]]) -> Task:
         try:
             if number and isinstance(event, TaskSubmitted):
                 raise TrailInvalid(f"event {sequence}: the task was submitted before")
+            for task in recollection.tasks():
+                _check_goes_on(event, task)
             recollection.take(event, payloads, time_ns)
         except _IMPOSSIBLE as error:
             raise TrailInvalid(
@@ -184,6 +204,19 @@ def _life(trail: Trail, events: list[tuple[int, int, Event]]) -> Task:
             ) from error
     (task,) = recollection.tasks()
     return task
+
+
+def _check_goes_on(event: Event, task: Task) -> None:
+    """The fold takes it from the machine that an attempt has ended before the task goes on; here it has to be shown.
+
+    Raises `ValueError`: it is not, so that events were left out.
+    """
+    if isinstance(event, _GOES_ON) and any(attempt.state <= AttemptState.RUNNING for attempt in task.attempts):
+        raise ValueError("an attempt has no end, so that events were left out")
+    if isinstance(event, TaskReleased) and task.state is not TaskState.WAITING and (task.attempts or not task.after):
+        raise ValueError("the task did not wait, so that events were left out")
+    if isinstance(event, TaskDied) and task.state in _UNTRIED and event.failure.kind not in _UNTRIED_DIES_OF:
+        raise ValueError("no attempt failed before, so that events were left out")
 
 
 def _one_line(error: Exception) -> str:

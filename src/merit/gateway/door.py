@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import ParamSpec
 
+from msgspec.structs import replace
+
 from merit.gateway.fields import BadField, check_digest, check_name, check_text
 from merit.gateway.schemas import Schemas
 from merit.gateway.terms_check import check_terms, in_normal_form
 from merit.gateway.worker_check import check_hello
-from merit.model.frames import ClientFrame, WorkerFrame
+from merit.model.frames import ClientFrame, Report, ReportStatus, WorkerFrame
 from merit.model.ids import is_task_id
 from merit.model.json_check import BadJson, check_json
 from merit.model.limits import (
@@ -31,12 +33,14 @@ from merit.model.limits import (
     TIMEOUT_NS_MAX,
     TRAIL_BYTES_MAX,
 )
-from merit.model.tasks import Progress, Refusal, TaskSpec, Terms
+from merit.model.tasks import Failure, Progress, Refusal, TaskSpec, Terms
 from merit.model.workers import Offer
 from merit.session.link import ProtocolViolation
 
 LoadBlob = Callable[[str], bytes]
-"""The blob with this digest; raises ``LookupError`` when there is none."""
+"""The blob with this digest, from now on kept for its time; raises ``LookupError`` when there is none."""
+TouchBlob = Callable[[str], None]
+"""Has the blob with this digest kept for its time from now on; raises ``LookupError`` when there is none."""
 
 _BATCH_REASON_LENGTH_MAX = 200
 
@@ -50,13 +54,19 @@ class Door:
         offers: by capability, as offered last: its input schema binds submitters.
         load_blob: for parameters that came by digest.
         clock: Unix time in nanoseconds.
+        touch_blob: for results that come by digest; None: they are not looked at.
     """
 
     def __init__(
-        self, offers: Mapping[str, Offer], load_blob: LoadBlob, clock: Callable[[], int] = time.time_ns
+        self,
+        offers: Mapping[str, Offer],
+        load_blob: LoadBlob,
+        clock: Callable[[], int] = time.time_ns,
+        touch_blob: TouchBlob | None = None,
     ) -> None:
         self._offers = offers
         self._load_blob = load_blob
+        self._touch_blob = touch_blob
         self._clock = clock
         self._schemas = Schemas()
 
@@ -231,6 +241,22 @@ class Door:
                 )
         for note in frame.progress:
             _check_progress(note)
+
+    def large_results(self, frame: WorkerFrame) -> None:
+        """See that results which the frame, checked already, names by digest are there and stay; it waits for the disk. One
+        that is not there any more, since its worker was away for long, has been lost: the attempt has failed."""
+        frame.reports = [self._with_result(report) if report.result_blob else report for report in frame.reports]
+
+    def _with_result(self, report: Report) -> Report:
+        try:
+            if self._touch_blob is not None:
+                self._touch_blob(report.result_blob)
+        except LookupError as error:
+            failure = Failure(
+                "blob", f"its result was lost before it was reported: {error}"[:FAILURE_MESSAGE_LENGTH_MAX]
+            )
+            return replace(report, status=ReportStatus.FAILED, result_blob="", failure=failure)
+        return report
 
     def _check_trail(self, trail: bytes) -> None:
         if len(trail) > TRAIL_BYTES_MAX:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 from typing import Final
 
@@ -71,6 +72,34 @@ def check_address(address: str) -> None:
         )
 
 
+def check_free(address: str) -> None:
+    """See whether the address could be listened on now; it is not from then on.
+
+    Raises:
+        CannotListen: the port is taken, or the like.
+    """
+    host, port = split_address(address)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise _cannot_listen(address) from error
+    for number, (family, kind, protocol, _, place) in enumerate(found, 1):
+        with socket.socket(family, kind, protocol) as tried:
+            # As gRPC does: connections of a server that has just ended are no reason.
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                tried.bind(place)
+            except OSError as error:
+                if number == len(found):
+                    raise _cannot_listen(address) from error
+            else:
+                return
+
+
+def _cannot_listen(address: str) -> CannotListen:
+    return CannotListen(f"cannot listen on {address}: is another server there? Stop it or choose another port")
+
+
 class GrpcServer:
     """Serves the given services on an address."""
 
@@ -116,9 +145,7 @@ class GrpcServer:
         try:
             port = self._server.add_insecure_port(self._address)
         except RuntimeError as error:
-            raise CannotListen(
-                f"cannot listen on {self._address}: is another server there? Stop it or choose another port"
-            ) from error
+            raise _cannot_listen(self._address) from error
         await self._server.start()
         for name in ("", *self._names):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)

@@ -1,11 +1,12 @@
-"""Single calls are answered when what the answer tells is durable, and while it is sure that nobody else leads."""
+"""Single calls are answered when what the answer tells is durable, and while it is sure that nobody else leads: also when the
+answer is that something is not there, or cannot be."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Any, TypeAlias, cast
+from typing import Any, NoReturn, TypeAlias, cast
 
 import grpc
 
@@ -13,6 +14,25 @@ from merit.gateway.answers import Context
 from merit.ports.cell import CellStopped, Settling
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # generic in its stubs only
+
+
+class _SettledContext:
+    """That of one call; what a handler ends the call with waits like an answer."""
+
+    def __init__(self, context: Context, cell: Settling) -> None:
+        self._context = context
+        self._cell = cell
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Any = ()) -> NoReturn:
+        """See ``grpc.aio.ServicerContext``."""
+        try:
+            await self._cell.settled()
+        except CellStopped as stopped:
+            await self._context.abort(grpc.StatusCode.UNAVAILABLE, str(stopped))
+        await self._context.abort(code, details, trailing_metadata)
 
 
 class SettledAnswers(grpc.aio.ServerInterceptor):
@@ -46,7 +66,7 @@ class SettledAnswers(grpc.aio.ServerInterceptor):
         async def settled(request: Any, context: Context) -> Any:
             try:
                 self._cell.check_lease()
-                message = await answer(request, context)
+                message = await answer(request, cast("Context", _SettledContext(context, self._cell)))
                 await self._cell.settled()
             except CellStopped as stopped:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, str(stopped))
@@ -58,7 +78,8 @@ class SettledAnswers(grpc.aio.ServerInterceptor):
         async def settled(request: Any, context: Context) -> AsyncIterator[Any]:
             try:
                 self._cell.check_lease()
-                async with aclosing(answers(request, context)) as messages:
+                settling = cast("Context", _SettledContext(context, self._cell))
+                async with aclosing(answers(request, settling)) as messages:
                     async for message in messages:
                         await self._cell.settled()
                         yield message

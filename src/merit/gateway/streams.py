@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 from merit.gateway.door import Door
 from merit.gateway.identity import claimed_tenant
-from merit.model.frames import CellFrame, ClientFrame, ServerFrame
+from merit.model.frames import CellFrame, ClientFrame, ServerFrame, WorkerFrame
 from merit.ports.cell import Cell, CellStopped
 from merit.session.cell_end import CellEnd
 from merit.session.link import ProtocolViolation
@@ -117,9 +117,16 @@ class WorkersService(worker_pb2_grpc.WorkersServicer):
         cell, door, end = self._cell, self._door, CellEnd()
         sender: _Sender[CellFrame] = _Sender(encode_cell_frame)
 
-        def take(message: worker_pb2.WorkerFrame) -> None:
+        def take(message: worker_pb2.WorkerFrame) -> Any:
             frame = decode_worker_frame(message)
             door.worker_frame(frame)
+            if any(report.result_blob for report in frame.reports):
+                return take_slowly(frame)
+            cell.worker_frame(end, frame)
+            return None
+
+        async def take_slowly(frame: WorkerFrame) -> None:
+            await asyncio.to_thread(door.large_results, frame)
             cell.worker_frame(end, frame)
 
         cell.open_worker(end, sender)

@@ -107,7 +107,7 @@ class Kernel:
         """Whether anybody wants to know of ``moved``; the shell says so."""
         self.offer(StartLeadership(DEFAULT_TENANT, _SYSTEM, self.epoch, holder))
         if quarantine.tasks:
-            reason = "it stopped the cell; see the quarantine file beside the journal"
+            reason = "it stopped the cell; see the quarantine"
             tasks = machine.state.tasks
             for name in quarantine.tasks:
                 if name in tasks:

@@ -20,8 +20,8 @@ class Stopped(Exception):
         self.task = item if isinstance(item, str) else ""
         what = f"task or worker {item}" if isinstance(item, str) else f"{type(item).__name__} {self.digest[:16]}"
         super().__init__(
-            f"the cell stopped while handling {what}: {type(cause).__name__}: {cause}. It is set aside; start the "
-            "cell again, and please report this: it is a defect of Merit"
+            f"the cell stopped while handling {what}: {type(cause).__name__}: {cause}. It is set aside, and refused when "
+            "the cell is started again; please report this: it is a defect of Merit"
         )
 
 
@@ -47,7 +47,7 @@ class Quarantine:
         refusals: list[Refusal] = []
         for task in tasks:
             if digest_of(task) in self.digests:
-                reason = "this very task stopped the cell once and is set aside; see the quarantine file"
+                reason = "this very task stopped the cell once and is set aside; see the quarantine"
                 refusals.append(Refusal(task.id, "poisoned", "id", reason))
             else:
                 passed.append(task)

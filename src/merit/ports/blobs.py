@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Protocol
 
 BLOB_BYTES_MAX: Final = 64 * 1024 * 1024
 """Default bound of one blob, in bytes."""
+TOUCH_NS: Final = 3600 * 1_000_000_000
+"""A blob that was touched within this time need not be noted as touched anew, so that touching stays cheap."""
 
 
 class BlobError(Exception):
@@ -29,10 +32,15 @@ class BlobUnavailable(BlobError):
 
 
 class Blobs(Protocol):
-    """Keeps bytes by digest. Tenants never see each other's blobs, not even when the bytes are the same."""
+    """Keeps bytes by digest. Tenants never see each other's blobs, not even when the bytes are the same.
+
+    A store knows of each blob when it was last touched (``put``, ``touch``), in Unix time, to `TOUCH_NS`. What nobody has
+    touched for long can be swept. A blob that was touched without an error is not swept by anybody who asks for what is
+    older than that, also if he is at it at this very moment.
+    """
 
     def put(self, tenant: str, data: bytes) -> str:
-        """Stores `data` durably and returns its SHA-256 digest in hexadecimal; storing the same again changes nothing.
+        """Stores `data` durably and returns its SHA-256 digest in hexadecimal; storing the same again only touches it.
 
         Raises `BlobTooLarge`, `BlobUnavailable`, and `ValueError` for a tenant that is empty or too long.
         """
@@ -49,5 +57,25 @@ class Blobs(Protocol):
         """Whether the blob is there (not whether it is intact).
 
         Raises `BlobUnavailable`, and `ValueError` for what is no tenant or no digest.
+        """
+        ...
+
+    def touch(self, tenant: str, digest: str) -> None:
+        """Notes that the blob is used now.
+
+        Raises `BlobMissing`, `BlobUnavailable`, and `ValueError` for what is no tenant or no digest.
+        """
+        ...
+
+    def sweep(self, before_ns: int, keeps: Callable[[str, str], bool], count_max: int) -> int:
+        """Removes blobs that were last touched before a time and that nobody keeps; how many. One call does a portion; as
+        long as that was not nothing, the next one may find more.
+
+        Raises `BlobUnavailable`.
+
+        Args:
+            before_ns: Unix time, at least `TOUCH_NS` ago.
+            keeps: whether a blob stays, by tenant and digest, however old it is; that touches it.
+            count_max: so many blobs are looked at.
         """
         ...

@@ -1,7 +1,7 @@
 """The port of the read model: what the follower has made of the journal so that it can be searched.
 
-It holds final tasks and workers, nothing that could not be made again from the journal. One follower writes it, portion by
-portion, each all or nothing; anybody reads it meanwhile.
+It holds final tasks and workers, nothing that could not be made again from the journal, as long as that reaches back so far.
+One follower writes it, portion by portion, each all or nothing; anybody reads it meanwhile.
 """
 
 from __future__ import annotations
@@ -89,7 +89,8 @@ class ReadModelReader(Protocol):
         ...
 
     def size_bytes(self) -> int:
-        """What it occupies. Raises `ReadModelUnavailable`."""
+        """What is in it occupies, roughly: room that `forget` has made does not count, nor do other cells. Raises
+        `ReadModelUnavailable`."""
         ...
 
     def close(self) -> None:
@@ -113,6 +114,11 @@ class ReadModel(ReadModelReader, Protocol):
 
         Raises `ReadModelUnavailable`.
         """
+        ...
+
+    def oldest_ns(self) -> int:
+        """When the first of its tasks ended, or the first of the workers left that have left; 0: there are none. Raises
+        `ReadModelUnavailable`."""
         ...
 
     def clear(self) -> None:

@@ -30,6 +30,7 @@ from merit.model.schedules import Schedule
 from merit.model.tasks import Progress, Refusal
 from merit.ports.cell import CellStopped, CellStream, ServerStream
 from merit.ports.journal import Journal, OutcomeUnknown
+from merit.runtime.elapsed import elapsed_s
 from merit.session.cell_end import CellEnd
 from merit.session.server_end import ServerEnd
 
@@ -105,7 +106,7 @@ class CellLoop:
         self._settling: list[tuple[int, asyncio.Future[None]]] = []
         """Who waits for a sequence to be durable."""
         self._leads_until_s = math.inf
-        self._looked_s = time.monotonic()
+        self._looked_s = elapsed_s()
         self.failed: asyncio.Future[BaseException] = self._loop.create_future()
         """Done with the reason when the cell has stopped by itself."""
         self.started_ns = clock()
@@ -142,7 +143,7 @@ class CellLoop:
     # Leading on a lease
 
     def leads_until(self, until_s: float) -> None:
-        """The lease holds until then, by ``time.monotonic``; said again each time that it is renewed. After it, nothing
+        """The lease holds until then, by ``elapsed_s``; said again each time that it is renewed. After it, nothing
         is let out and nothing is told: somebody else may lead. One who is never told so leads until he is stopped."""
         self._leads_until_s = until_s
         self._wake()
@@ -376,12 +377,12 @@ class CellLoop:
 
     def _notice_sleep(self) -> None:
         """When this process was stopped, what has arrived meanwhile is older than every time-out that seems to strike."""
-        before_s, self._looked_s = self._looked_s, time.monotonic()
+        before_s, self._looked_s = self._looked_s, elapsed_s()
         if self._looked_s - before_s > _LOOK_S + _SLEEP_S:
             self._kernel.awake(self._clock())
 
     def _may_be_over(self) -> bool:
-        return self._leads_until_s != math.inf and time.monotonic() >= self._leads_until_s
+        return self._leads_until_s != math.inf and elapsed_s() >= self._leads_until_s
 
     # The end
 

@@ -4,6 +4,9 @@ The read model says what became of a task and at which times; its contents (para
 records of those times. What the read model does not know yet, or all if there is none, is looked for in the journal: a task's
 id holds the time at which it was made, which says where in the journal it can begin; from there on, records are searched for
 the id's bytes before any event is decoded.
+
+What is not found counts as new, and is done. So "there is none" is only said when one of the two knows: where the journal no
+longer reaches back far enough, and the read model cannot be asked or is behind, there is no answer (`CannotTell`).
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from hashlib import sha256
 from typing import Final, TypeVar
 
@@ -26,8 +29,9 @@ from merit.model.events import Event, TaskSubmitted
 from merit.model.frames import Settled, settled
 from merit.model.ids import id_time_ns
 from merit.model.limits import SECOND_NS
-from merit.model.record import Record
+from merit.model.record import JournalError, Record
 from merit.model.tasks import CONTENTS_GONE, Failure, Task, TaskState
+from merit.ports.blobs import BlobError
 from merit.ports.journal import JournalCompacted, JournalReader
 from merit.ports.read_model import ReadModelReader, ReadModelUnavailable
 
@@ -48,13 +52,22 @@ Keys = dict[tuple[str, str], KeyEntry]
 _Found = tuple[Record, str, Event, dict[bytes, bytes]]
 
 
+class CannotTell(JournalError):
+    """What was asked for may have been there: the journal does not reach back so far any more, and the read model, which
+    would know, cannot be asked or is not there yet. To be asked again."""
+
+
 class TaskFinder:
     """Looks tasks up; one search at a time, each for as many tasks as were asked for meanwhile.
+
+    All methods raise `JournalError`, and `CannotTell` for what would have to be taken for new without being so.
 
     Args:
         open_reader: opens a reader of the journal; called in the thread that reads.
         open_read_model: opens one of the read model, likewise; None: there is none.
         state: of the cell, whose older live tasks may have keys that it has forgotten; None: not looked at.
+        has_blob: whether a large content is still there, by digest; called in the thread; None: they all are. Raises
+            ``BlobError``.
     """
 
     def __init__(
@@ -62,18 +75,20 @@ class TaskFinder:
         open_reader: Callable[[], JournalReader],
         open_read_model: Callable[[], ReadModelReader] | None = None,
         state: State | None = None,
+        has_blob: Callable[[str], bool] | None = None,
     ) -> None:
         self._open_reader = open_reader
+        self._has_blob = has_blob
         self._open_read_model = open_read_model
         self._state = state
         self._one_at_a_time = asyncio.Lock()
-        self._said = False
-        """That there is no read model to be had."""
+        self._unavailable = ""
+        """Why there is no read model to be had."""
 
     async def tasks(self, ids: Sequence[str]) -> list[Task]:
         """Those of the tasks that are remembered, as they were at last; of a very old one, ``contents_gone`` may hold."""
         async with self._one_at_a_time:
-            return await asyncio.to_thread(self._search, ids) if ids else []
+            return await asyncio.to_thread(self._remember, ids) if ids else []
 
     async def outcomes(self, ids: list[str], tenant: str) -> list[Settled]:
         """The outcomes of those that are final and the tenant's own."""
@@ -85,12 +100,14 @@ class TaskFinder:
         async with self._one_at_a_time:
             if not wanted:
                 return {}
-            live = self._live_keys(set(wanted))
-            return await asyncio.to_thread(self._search_keys, wanted) | live
+            found = self._live_keys(set(wanted))
+            if others := [at for at in wanted if at not in found]:
+                found |= await asyncio.to_thread(self._search_keys, others)
+            return found
 
     def _live_keys(self, asked: set[tuple[str, str]]) -> Keys:
-        """Of tasks that are not final. The cell forgets the oldest keys first: of tasks that came after the oldest key which
-        it has, it has forgotten none."""
+        """Of the tasks that the cell has: also of a final one, whose end the read model may not know yet. The cell forgets the
+        oldest keys first: of tasks that came after the oldest key which it has, it has forgotten none."""
         state, found = self._state, Keys()
         if state is None:
             return found
@@ -100,17 +117,32 @@ class TaskFinder:
             if task.submitted_ns > since_ns:
                 break
             terms = task.terms
-            if terms is not None and (at := (task.tenant, terms.idempotency_key)) in asked and not task.state.final:
+            if terms is not None and (at := (task.tenant, terms.idempotency_key)) in asked:
                 parameters = b"" if task.parameters_blob else sha256(task.parameters).digest()
                 content = content_digest(task.capability, parameters, task.parameters_blob, task.after)
                 found[at] = KeyEntry(task.id, content, 0)
         return found
+
+    def _remember(self, ids: Sequence[str]) -> list[Task]:
+        tasks = self._search(ids)
+        if self._has_blob is not None:
+            with suppress(BlobError):  # then whoever gets them is told
+                for task in tasks:
+                    # What was too old and is gone is gone like what the journal has no more.
+                    if task.parameters_blob and not self._has_blob(task.parameters_blob):
+                        task.parameters_blob = ""
+                    if task.result_blob and not self._has_blob(task.result_blob):
+                        task.result_blob = ""
+        return tasks
 
     def _search_keys(self, wanted: Sequence[tuple[str, str]]) -> Keys:
         known: tuple[int, Keys] | None = self._remembered(lambda model: (model.reached().sequence, model.keys(wanted)))
         reached, found = known or (0, Keys())
         with closing(self._open_reader()) as reader:
             found.update(_keys_in(_after(reader, reached), set(wanted)))
+            # Where the journal begins is asked for after it was read: it may have been compacted meanwhile.
+            if any(at not in found for at in wanted) and reached + 1 < (first := reader.base().next):
+                raise self._cannot_tell(reached, first)
         return found
 
     def _search(self, ids: Sequence[str]) -> list[Task]:
@@ -118,14 +150,36 @@ class TaskFinder:
             lambda model: (model.reached().sequence, [row.task for row in model.tasks(ids)])
         )
         with closing(self._open_reader()) as reader:
-            if known is None:
-                return _from_journal(reader, set(ids))
-            reached, tasks = known
+            reached, tasks = known or (0, [])
             # What has happened to a task since then may be all of it, its end, or, if its id came again, that of another one.
-            names = {name for _, name, _, _ in _events(_after(reader, reached), set(ids))}
+            names = {name for _, name, _, _ in _events(_after(reader, reached), set(ids))} if known else set(ids)
             found = [task for task in tasks if task.id not in names]
             _give_back_contents(reader, found)
-            return found + (_from_journal(reader, names) if names else [])
+            found += _from_journal(reader, names) if names else []
+            if lacking := set(ids) - {task.id for task in found}:
+                self._check_new(reader, reached, lacking, names)
+            return found
+
+    def _check_new(self, reader: JournalReader, reached: int, lacking: set[str], names: set[str]) -> None:
+        """Raises `CannotTell` if one of the tasks, which are neither in the journal nor in the read model, may have been in
+        what has left the journal: between what the read model has reached and the journal's beginning, or, if the journal has
+        something of the task (``names``), all of it but the end, which the read model does not know yet."""
+        first = reader.base().next
+        doubtful = lacking if reached + 1 < first else lacking & names
+        if first == 1 or not doubtful:
+            return
+        begins_ns = next((record.time_ns for record in reader.read(first, first)), 2**63)
+        if min(id_time_ns(task_id) for task_id in doubtful) - _SKEW_NS <= begins_ns:
+            raise self._cannot_tell(reached, first)
+
+    def _cannot_tell(self, reached: int, first: int) -> CannotTell:
+        known = f"cannot be asked ({self._unavailable})" if self._unavailable else f"has only come to {reached:,}"
+        if self._open_read_model is None:
+            known = "is missing here"
+        return CannotTell(
+            f"it may have been in what has left the journal, which begins with event {first:,}, and the read model, which "
+            f"would know, {known}: try again; if that goes on, look at the alarms of the follower (merit status)"
+        )
 
     def _remembered(self, question: Callable[[ReadModelReader], tuple[int, Answer]]) -> tuple[int, Answer] | None:
         """The read model's answer; None: there is none to be had, and the journal has to do."""
@@ -135,11 +189,11 @@ class TaskFinder:
             with closing(self._open_read_model()) as model:
                 answer = question(model)
         except ReadModelUnavailable as error:
-            if not self._said:
+            if not self._unavailable:
                 log.warning("old tasks and keys are looked for in the whole journal, which takes long: %s", error)
-            self._said = True
+            self._unavailable = str(error)
             return None
-        self._said = False
+        self._unavailable = ""
         return answer
 
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import re
+import time
+from collections.abc import Callable, Iterator
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Final
+from urllib.parse import unquote_to_bytes
 
 from merit.ports.blobs import BLOB_BYTES_MAX, BlobCorrupt, BlobMissing, BlobTooLarge, BlobUnavailable
 from merit.storage.durable_files import make_directory, sweep, sync_directory, write_durably
@@ -14,19 +21,33 @@ TENANT_BYTES_MAX: Final = 80  # each may become three characters, and a file nam
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _SCRATCH_AGE_S: Final = 24 * 3600.0
+_LOCK_S: Final = 10.0
+_LOCK_AGAIN_S: Final = 0.002
 
 
 class FileBlobs:
     """A `Blobs` store in `directory`, which is made when it is missing; for any number of processes at once.
 
-    `bytes_max` bounds one blob. Calls block for the disk: a shell makes them from a thread.
+    `bytes_max` bounds one blob; `clock` is Unix time in nanoseconds. Calls block for the disk: a shell makes them from a
+    thread.
+
+    When a blob was touched is its file's time of modification. Who touches holds a lock on the directory, which others who
+    touch may hold too; who sweeps holds it alone from the last look at that time until the file is gone. So there is no
+    moment at which a blob is touched and gone all the same, and a process that is killed leaves no lock. What a power cut
+    can undo is a time: then a blob looks older than it is. If it is swept for that, its task is in the journal, and whoever
+    sweeps has to keep it; or it was about to be named, and the door, which touches it first, does not find it.
     """
 
-    def __init__(self, directory: Path, bytes_max: int = BLOB_BYTES_MAX) -> None:
+    def __init__(
+        self, directory: Path, bytes_max: int = BLOB_BYTES_MAX, clock: Callable[[], int] = time.time_ns
+    ) -> None:
         self._directory = directory
         self._scratch = directory / "scratch"
         self._bytes_max = bytes_max
+        self._clock = clock
         self._swept = False
+        self._walk = self._all()
+        """Where the sweep is."""
 
     def put(self, tenant: str, data: bytes) -> str:
         """See `Blobs.put`."""
@@ -34,7 +55,7 @@ class FileBlobs:
         digest = sha256(data).hexdigest()
         path = self._path(tenant, digest)
         try:
-            if _holds(path, data):
+            if _holds(path, data) and self._note(path):
                 # Whoever renamed it may not have come to the sync yet.
                 sync_directory(path.parent)
                 return digest
@@ -44,6 +65,7 @@ class FileBlobs:
                 sweep(self._scratch, _SCRATCH_AGE_S)
                 self._swept = True
             write_durably(path, data, self._scratch)
+            self._note(path)
         except OSError as error:
             raise self._unavailable(error) from error
         return digest
@@ -69,6 +91,91 @@ class FileBlobs:
             return path.is_file()
         except OSError as error:
             raise self._unavailable(error) from error
+
+    def touch(self, tenant: str, digest: str) -> None:
+        """See `Blobs.touch`."""
+        path = self._path(tenant, digest)
+        try:
+            there = self._note(path)
+        except OSError as error:
+            raise self._unavailable(error) from error
+        if not there:
+            raise missing(tenant, digest)
+
+    def sweep(self, before_ns: int, keeps: Callable[[str, str], bool], count_max: int) -> int:
+        """See `Blobs.sweep`. Goes on where the call before has ended, and begins anew after the last blob; to be called by
+        one thread at a time. Directories stay: they are at most 65,792 for a tenant."""
+        removed = 0
+        try:
+            portion = list(islice(self._walk, count_max))
+            if len(portion) < count_max:
+                self._walk = self._all()
+            for tenant, path in portion:
+                removed += self._sweep_one(tenant, path, before_ns, keeps)
+        except OSError as error:
+            self._walk = self._all()
+            raise self._unavailable(error) from error
+        return removed
+
+    def _all(self) -> Iterator[tuple[str, Path]]:
+        """The files of all blobs, each with its tenant; one directory's are listed at a time."""
+        tenants = self._directory / "tenants"
+        for name in _names(tenants):
+            tenant = unquote_to_bytes(name).decode()
+            for first in _names(tenants / name):
+                for second in _names(tenants / name / first):
+                    directory = tenants / name / first / second
+                    yield from (
+                        (tenant, directory / digest) for digest in _names(directory) if _DIGEST.fullmatch(digest)
+                    )
+
+    def _sweep_one(self, tenant: str, path: Path, before_ns: int, keeps: Callable[[str, str], bool]) -> int:
+        with contextlib.suppress(FileNotFoundError):  # somebody else sweeps
+            if path.stat().st_mtime_ns >= before_ns:
+                return 0
+            if keeps(tenant, path.name):
+                self._note(path)
+                return 0
+            with self._locked(fcntl.LOCK_EX, 0.0) as locked:
+                # Looked at again: from here on nobody touches it.
+                if locked and path.stat().st_mtime_ns < before_ns:
+                    path.unlink()
+                    return 1
+        return 0
+
+    def _note(self, path: Path) -> bool:
+        """Touch it, if it is there."""
+        try:
+            with self._locked(fcntl.LOCK_SH, _LOCK_S) as locked:
+                if not locked:
+                    raise OSError(
+                        f"whoever sweeps them has had the lock for {_LOCK_S:g} s; look for a process that stands still"
+                    )
+                now_ns = self._clock()
+                os.utime(path, ns=(now_ns, now_ns))
+        except FileNotFoundError:
+            return False
+        return True
+
+    @contextlib.contextmanager
+    def _locked(self, how: int, timeout_s: float) -> Iterator[bool]:
+        """Whether the lock was to be had in time; it ends with the process, however that ends."""
+        until_s = time.monotonic() + timeout_s
+        descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            while True:
+                try:
+                    fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    if time.monotonic() >= until_s:
+                        yield False
+                        return
+                    time.sleep(_LOCK_AGAIN_S)
+                else:
+                    yield True
+                    return
+        finally:
+            os.close(descriptor)
 
     def _path(self, tenant: str, digest: str) -> Path:
         check_digest(digest)
@@ -119,7 +226,17 @@ def check_size(data: bytes, bytes_max: int) -> None:
 
 def missing(tenant: str, digest: str) -> BlobMissing:
     """The error that names what is not there."""
-    return BlobMissing(f"tenant {tenant!r} has no blob {digest}")
+    return BlobMissing(
+        f"tenant {tenant!r} has no blob {digest}: it was never put, or nothing has used it for longer than contents are kept "
+        "(--keep of merit up)"
+    )
+
+
+def _names(directory: Path) -> list[str]:
+    try:
+        return [path.name for path in directory.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def _holds(path: Path, data: bytes) -> bool:

@@ -15,7 +15,7 @@ from merit.storage.postgres_database import Bounds, Database
 from merit.storage.postgres_read_model_reader import FORMAT, SPAN_BITS, PostgresReadModelReader, plain_json
 
 _ROWS_AT_A_TIME: Final = 2_000
-# It can be made again from the journal, so a commit need not wait for the disk: what a crash of the server takes with it,
+# It can be made again from what the journal still has, so a commit need not wait for the disk: what a crash of the server takes with it,
 # the follower writes again.
 _BOUNDS: Final = Bounds(statement_s=60.0, lock_s=10.0, idle_s=30.0, durable=False)
 
@@ -25,7 +25,10 @@ INSERT INTO merit.reached (cell, format, sequence, time_ns) VALUES ($1, $2, 0, 0
 _ADVANCE: Final = """
 UPDATE merit.reached SET sequence = $3, time_ns = $4 WHERE cell = $1 AND sequence = $2 AND format = $5 RETURNING sequence
 """
+_CLEARING: Final = 0
+"""Stands for the format while rows are being dropped: nobody reads or writes then, and who opens it next goes on dropping."""
 _RESET: Final = "UPDATE merit.reached SET format = $2, sequence = 0, time_ns = 0 WHERE cell = $1"
+_IS_CLEARING: Final = "SELECT true FROM merit.reached WHERE cell = $1 AND format = $2 FOR UPDATE"
 
 # `x`: the fields of `TaskRow` but for the task, by their places; parsed once, as `jsonb`. The task goes as it is.
 _INSERT_TASKS: Final = f"""
@@ -68,6 +71,11 @@ ON CONFLICT (cell, name) DO UPDATE SET
 _SORT_IN: Final = "SELECT gin_clean_pending_list('merit.task_terms')"
 
 _OLDEST: Final = "SELECT span FROM merit.spans WHERE cell = $1 AND ended_first_ns < $2 ORDER BY span LIMIT 1"
+_OLDEST_NS: Final = """
+SELECT coalesce(least(
+    (SELECT min(ended_first_ns) FROM merit.spans WHERE cell = $1),
+    (SELECT min(left_ns) FROM merit.workers WHERE cell = $1 AND left_ns > 0)), 0)
+"""
 _FORGET: Final = """
 DELETE FROM merit.tasks WHERE cell = $1 AND id_order IN (
     SELECT id_order FROM merit.tasks
@@ -83,6 +91,13 @@ _FORGET_WORKERS: Final = """
 DELETE FROM merit.workers WHERE cell = $1 AND name IN (
     SELECT name FROM merit.workers WHERE cell = $1 AND left_ns > 0 AND left_ns < $2 ORDER BY left_ns LIMIT $3)
 """
+_DROP_SOME: Final = tuple(
+    f"DELETE FROM merit.{table} WHERE cell = $1 AND {key} IN ("  # noqa: S608  (what is put in are constants of this program)
+    f"SELECT {key} FROM merit.{table} WHERE cell = $1 ORDER BY {key} LIMIT $2)"
+    for table, key in (("tasks", "id_order"), ("spans", "span"), ("workers", "name"))
+)
+_DROPPED_AT_A_TIME: Final = 10_000
+"""Rows: millions at once would take longer than a statement may."""
 
 _encode = msgspec.json.Encoder().encode
 _TASK: Final = TaskRow.__struct_fields__.index("task")
@@ -152,6 +167,11 @@ class PostgresReadModel(PostgresReadModelReader):
 
         return self._session.run(forget)
 
+    def oldest_ns(self) -> int:
+        """See `ReadModel.oldest_ns`."""
+        found: int = self._session.run(lambda connection: connection.fetchval(_OLDEST_NS, self.cell))
+        return found
+
     async def _forget_in(
         self, connection: asyncpg.Connection[Any], span: int, ended_before_ns: int, count_max: int
     ) -> int:
@@ -163,16 +183,23 @@ class PostgresReadModel(PostgresReadModelReader):
         return _count(done)
 
     def clear(self) -> None:
-        """See `ReadModel.clear`."""
+        """See `ReadModel.clear`; in portions, until the last of which nobody can read it."""
+        self._session.run(lambda connection: connection.execute(_RESET, self.cell, _CLEARING))
+        for statement in _DROP_SOME:
+            while self._while_clearing(statement, _DROPPED_AT_A_TIME) == _DROPPED_AT_A_TIME:
+                pass
+        self._while_clearing(_RESET, FORMAT)
 
-        async def clear(connection: asyncpg.Connection[Any]) -> None:
+    def _while_clearing(self, statement: str, number: int) -> int:
+        """Does it unless somebody else, who was clearing as well, has come to the end of it: what is there then is new."""
+
+        async def do(connection: asyncpg.Connection[Any]) -> int:
             async with connection.transaction():
-                await connection.execute(_RESET, self.cell, FORMAT)
-                await connection.execute("DELETE FROM merit.tasks WHERE cell = $1", self.cell)
-                await connection.execute("DELETE FROM merit.spans WHERE cell = $1", self.cell)
-                await connection.execute("DELETE FROM merit.workers WHERE cell = $1", self.cell)
+                if not await connection.fetchval(_IS_CLEARING, self.cell, _CLEARING):
+                    return 0
+                return _count(await connection.execute(statement, self.cell, number))
 
-        self._session.run(clear)
+        return self._session.run(do)
 
 
 def _spans(tasks: Sequence[TaskRow]) -> tuple[list[int], list[int], list[int], list[int]]:

@@ -1,6 +1,6 @@
 """The read model in one SQLite file beside the journal: the default on one machine.
 
-It can be made again from the journal, so it is not synced with each portion (`synchronous=NORMAL`): a power cut may take the
+It can be made again from what the journal still has, so it is not synced with each portion (`synchronous=NORMAL`): a power cut may take the
 last portions, all of each and with all after them, and the follower writes them again.
 """
 
@@ -40,6 +40,10 @@ SELECT json_group_array(place) FROM (
         AND ended_ns < :before
     ORDER BY place LIMIT :limit)
 """  # noqa: S608  (what is put in are constants of this program)
+_OLDEST_NS: Final = """
+SELECT coalesce(min(first_ns), 0) FROM (
+    SELECT min(ended_first_ns) AS first_ns FROM spans UNION ALL SELECT min(left_ns) FROM workers WHERE left_ns > 0)
+"""
 _DROP_TASKS: Final = "DELETE FROM tasks WHERE place IN (SELECT value FROM json_each(?))"
 _DROP_TOKENS: Final = "DELETE FROM tokens WHERE rowid IN (SELECT value FROM json_each(?))"
 _NARROW_SPAN: Final = f"""
@@ -96,6 +100,11 @@ class SqliteReadModel(SqliteReadModelReader):
             dropped += connection.changes()
         self._checkpoint()
         return dropped
+
+    def oldest_ns(self) -> int:
+        """See `ReadModel.oldest_ns`."""
+        found: int = self._row(_OLDEST_NS)[0]
+        return found
 
     def clear(self) -> None:
         """See `ReadModel.clear`; whoever reads it has to open it again."""

@@ -149,6 +149,6 @@ def unavailable(error: apsw.Error, path: Path) -> ReadModelUnavailable:
     if is_damage(error):
         return ReadModelUnavailable(
             f"{path}: the read model is damaged ({error}): stop the control plane, remove the file, and start again; "
-            "it is made anew from the journal"
+            "it is made anew from what the journal still has"
         )
     return ReadModelUnavailable(f"{path}: {sqlite_file.advice(error)}")

@@ -85,6 +85,10 @@ SELECT json_group_array(json_array(first_ns, json(worker))) FROM (
         AND (:tag = '' OR EXISTS (SELECT 1 FROM jsonb_each(worker, '$[4]') WHERE atom = :tag))
     ORDER BY name LIMIT :limit)
 """
+_SIZE: Final = """
+SELECT (page_count - freelist_count) * page_size
+FROM pragma_page_count() CROSS JOIN pragma_freelist_count() CROSS JOIN pragma_page_size()
+"""
 
 _decode_hits = msgspec.json.Decoder(list[tuple[int, int]]).decode
 _decode_rows = msgspec.json.Decoder(list[tuple[int, str, Task]]).decode
@@ -190,15 +194,9 @@ class SqliteReadModelReader:
         return [msgspec.structs.replace(row, first_ns=first_ns) for first_ns, row in rows]
 
     def size_bytes(self) -> int:
-        """See `ReadModelReader.size_bytes`; includes the write-ahead log."""
-        size = 0
-        for name in (self._path, log_path(self._path)):
-            try:
-                size += name.stat().st_size
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                raise ReadModelUnavailable(f"{name}: cannot be looked at: {error.strerror}") from error
+        """See `ReadModelReader.size_bytes`. The file does not shrink, and pages that are free are used again; the write-ahead
+        log comes on top, which is bounded."""
+        size: int = self._row(_SIZE)[0]
         return size
 
     def close(self) -> None:

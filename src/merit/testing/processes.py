@@ -207,10 +207,11 @@ class NodeProgram(PlaneProgram):
     Args:
         state: its directory, which it shares with nobody.
         faults: with ``store``, which all of them share.
+        entry: as for ``PlaneProgram``.
     """
 
-    def __init__(self, state: Path, faults: PlaneFaults) -> None:
-        super().__init__(state, faults)
+    def __init__(self, state: Path, faults: PlaneFaults, entry: Sequence[str] = ()) -> None:
+        super().__init__(state, faults, entry)
         self.ready = (READY, STANDBY)
 
     async def leads(self, after: int = 0, wait_s: float = 30.0) -> int:

@@ -203,6 +203,7 @@ class ReadModelContract:
         assert model.workers(WorkerQuery(), "", 10) == []
         assert model.forget(2**62, 10) == 0
         assert model.size_bytes() >= 0
+        assert model.oldest_ns() == 0
 
     @given(data=st.data(), rows=rows_at_random)
     @settings(
@@ -358,6 +359,24 @@ class ReadModelContract:
         assert [worker.worker for worker in model.workers(WorkerQuery(), "", 10)] == ["here"]
         write(model, [a_row(1, description="old")])
         assert pages(model, TaskQuery(words=("old",)))[-1].order == 1
+
+    def test_what_is_forgotten_does_not_count(self, model: ReadModel) -> None:
+        """Neither as old, nor for the size, whatever the store does with the room."""
+        empty = model.size_bytes()
+        rows = [a_row(order, description=f"{order} " * 100) for order in range(1, 8_001)]
+        gone = a_worker("gone", left_ns=rows[0].ended_ns - 5)
+        write(model, rows, [a_worker("here", joined_ns=1, first_ns=1), gone])
+        assert model.oldest_ns() == gone.left_ns
+        full = model.size_bytes() - empty
+        half_ns = rows[4_000].ended_ns
+        while model.forget(half_ns, 2_000) == 2_000:
+            pass
+        assert model.oldest_ns() == half_ns
+        assert 0.4 * full < model.size_bytes() - empty < 0.6 * full
+        while model.forget(2**62, 2_000) == 2_000:
+            pass
+        assert model.oldest_ns() == 0
+        assert model.size_bytes() - empty < 0.1 * full
 
     def test_clear_leaves_nothing(self, model: ReadModel) -> None:
         """It can be written from the beginning."""
