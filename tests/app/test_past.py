@@ -133,7 +133,8 @@ def test_what_had_been_forgotten_by_then_is_in_the_rows_of_then(seed, data):
     model = projected(recorded)
     last = model.reached().sequence
     sequence = data.draw(st.integers(0, last))
-    state, rows = prefix(recorded.disk.records, sequence), RowsUntil(model, sequence)
+    state = prefix(recorded.disk.records, sequence)
+    rows = RowsUntil(model, sequence, state.order)
     ended = {}
     for event in list(recorded.decoded())[:sequence]:
         if isinstance(event, TaskCompleted | TaskDied | TaskCanceled):

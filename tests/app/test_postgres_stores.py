@@ -1,15 +1,20 @@
+import asyncio
 import os
 import subprocess
 import sys
 
 import pytest
 
+from merit.app.control_plane import ControlPlane, Settings
+from merit.app.node import Node
 from merit.app.postgres_stores import PostgresStores
 from merit.app.state_directory import CELL
 from merit.app.stores import open_stores, shared_stores
 from merit.kernel.quarantine import Stopped, digest_of
 from merit.ports.journal import JournalUnavailable
 from merit.ports.read_model import Portion, Reached, ReadModelUnavailable
+from merit.storage import postgres_migrations
+from merit.storage.postgres_database import Bounds, Database
 from merit.testing.builders import a_spec
 from merit.testing.journal_contract import batch, put
 
@@ -88,6 +93,50 @@ def test_what_is_set_aside_by_one_node_is_set_aside_for_all(postgres, tmp_path):
     finally:
         one.close()
         other.close()
+
+
+def test_terms_come_and_go_and_connections_do_not_become_more(open_shared, postgres):
+    url = postgres.new_database()
+    stores = open_shared(url)
+    for term in range(5):
+        journal = stores.journal()
+        journal.lead("a", 1)
+        digest = stores.blobs().put("tenant", b"content")
+        assert stores.blobs().has("tenant", digest)
+        assert not stores.snapshots().sequences()
+        assert not stores.quarantine()
+        assert journal.compact(1) == 1
+        journal.close()
+        found = postgres.sql(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'merit %'",
+            url,
+        )
+        assert int(found) <= 2 + 1, f"in term {term}: blobs, snapshots, and one that is just going"
+    assert len(stores._database._sessions) == 2
+
+
+async def test_a_node_that_finds_others_at_the_tables_waits_and_can_be_stopped(
+    tmp_path, open_shared, postgres, monkeypatch
+):
+    monkeypatch.setattr(postgres_migrations, "LOCK_S", 0.2)
+    url = postgres.new_database()
+    stores = open_shared(url)
+    at_it = await Database(url).connect("somebody else", Bounds())
+    await at_it.execute(f"BEGIN; SELECT pg_advisory_xact_lock({postgres_migrations._LOCK})")
+
+    async def run_until(led_or_not):
+        plane = ControlPlane(Settings(state=tmp_path, grpc="127.0.0.1:0", store=url, lease_s=3.0), stores)
+        led = asyncio.Event()
+        running = asyncio.create_task(Node(plane, stores).run(lambda *_: led.set(), lambda _: None))
+        await led_or_not(led)
+        assert not running.done()
+        plane.stop()
+        await asyncio.wait_for(running, 20)
+        return led.is_set()
+
+    assert not await run_until(lambda _: asyncio.sleep(1.0))
+    at_it.terminate()
+    assert await run_until(lambda led: asyncio.wait_for(led.wait(), 20))
 
 
 def test_what_is_no_database_is_refused(tmp_path):

@@ -101,7 +101,42 @@ def test_a_state_that_is_not_the_journals_is_not_taken():
             warm.taken(tail)
 
 
-def test_a_journal_that_was_exchanged_is_noticed():
+@pytest.mark.parametrize("more", [True, False])
+def test_a_journal_that_has_lost_its_end_is_read_anew(more, caplog):
+    """As after a fail-over to a replica that had not everything: before anything else is there, and afterwards."""
+    written, replica, snapshots = Written(), Written(), MemorySnapshots()
+    kept, same = written.submit(3), replica.submit(3)
+    assert kept == same
+    snapshots.save(kept.last, FOLD_VERSION, record_hash(kept), encode_state(written.machine.state))
+    warm = WarmState(MemoryJournal(written.disk), snapshots)
+    caught_up(warm)
+    written.submit(5)
+    caught_up(warm)
+    if more:
+        replica.number += 100
+        replica.submit(9)
+    written.disk.records[:], tail = replica.disk.records, replica.tail
+    while warm.step(tail):
+        pass
+    assert "it is read anew" in caplog.text
+    assert state_digest(warm.taken(tail)) == state_digest(replica.machine.state)
+
+
+def test_a_journal_that_ends_before_its_snapshot_is_damaged():
+    written, snapshots = Written(), MemorySnapshots()
+    last = written.submit(5)
+    snapshots.save(last.last, FOLD_VERSION, record_hash(last), encode_state(written.machine.state))
+    del written.disk.records[-2:]
+    tail = after(written.disk.records[-1])
+    warm = WarmState(MemoryJournal(written.disk), snapshots)
+    for _ in range(10):
+        if not warm.step(tail):
+            break
+    with pytest.raises(JournalCorrupt, match="the journal ends before it"):
+        warm.taken(tail)
+
+
+def test_a_journal_that_was_exchanged_is_noticed(caplog):
     written, other = Written(), Written()
     written.submit(3)
     other.take(attach(other.machine, "w2"))
@@ -110,8 +145,20 @@ def test_a_journal_that_was_exchanged_is_noticed():
     warm = WarmState(reader, MemorySnapshots())
     caught_up(warm)
     written.disk.records[:] = other.disk.records
+    caught_up(warm)
+    assert "it is read anew" in caplog.text
+    assert state_digest(warm.taken(other.tail)) == state_digest(other.machine.state)
+
+
+def test_a_snapshot_of_another_journal_is_noticed():
+    written, other, snapshots = Written(), Written(), MemorySnapshots()
+    last = written.submit(3)
+    other.take(attach(other.machine, "w2"))
+    other.submit(10)
+    snapshots.save(last.last, FOLD_VERSION, record_hash(last), encode_state(written.machine.state))
+    warm = WarmState(MemoryJournal(other.disk), snapshots)
     with pytest.raises(JournalCorrupt, match="does not follow"):
-        warm.step()
+        caught_up(warm)
 
 
 def test_when_the_journal_is_away_it_goes_on_from_where_it_is():

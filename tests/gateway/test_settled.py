@@ -7,6 +7,7 @@ import grpc
 import pytest
 
 from merit.gateway.settled import SettledAnswers
+from merit.ports.blobs import BlobUnavailable
 from merit.ports.cell import CellStopped
 from merit.wire.v1 import fleet_pb2, fleet_pb2_grpc, tasks_pb2, tasks_pb2_grpc
 
@@ -37,6 +38,9 @@ class Tasks(tasks_pb2_grpc.TasksServicer):
     async def GetStatus(self, request, context):
         self.read += 1
         return tasks_pb2.Status(cell="c")
+
+    async def ListTasks(self, request, context):
+        raise BlobUnavailable("planned")
 
     async def GetTask(self, request, context):
         await context.abort(grpc.StatusCode.NOT_FOUND, "id: no such task")
@@ -138,6 +142,13 @@ async def test_a_refusal_for_what_never_becomes_durable_is_not_told():
         journal.durable.set()
         with pytest.raises(grpc.aio.AioRpcError, match="planned") as refused:
             await tasks_pb2_grpc.TasksStub(channel).GetTask(tasks_pb2.GetTaskRequest())
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_what_needs_contents_that_cannot_be_had_just_now_is_to_be_asked_again():
+    async with served() as (_, _, _, channel):
+        with pytest.raises(grpc.aio.AioRpcError, match="planned") as refused:
+            await tasks_pb2_grpc.TasksStub(channel).ListTasks(tasks_pb2.ListTasksRequest())
         assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
 
 

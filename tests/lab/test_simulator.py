@@ -16,7 +16,7 @@ from merit.lab.planted import PLANTS
 from merit.lab.simulator import Campaign, SeedFailure, campaign, simulate
 
 SEEDS = 300
-SEEDS_PLANTED_MAX = 300
+SEEDS_PLANTED_MAX = 500
 """Each is found in the first hundred or so now, and worlds change whenever somebody draws once more."""
 
 MET = {
@@ -254,7 +254,7 @@ def test_every_kind_of_trouble_is_met():
         ("forgotten-in-pages", "pages"),
         ("search-the-journal-only", "found"),
         ("forget-keys-of-old", "found"),
-        ("forget-keys-of-final", "one task per key"),
+        ("forget-keys-of-final", "found"),
         ("begin-where-the-snapshot-is", "read model"),
     ],
 )

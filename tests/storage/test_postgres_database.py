@@ -1,7 +1,9 @@
 import asyncio
+import contextlib
 import logging
+import threading
 import time
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 
 import pytest
 
@@ -59,6 +61,35 @@ def test_commits_that_are_not_waited_for_are_refused(rough):
     rough.sql("ALTER DATABASE d1 SET synchronous_commit = local")
     database = Database(url)
     assert database.session("test").run(lambda connection: connection.fetchval("SELECT 1")) == 1
+    database.close()
+
+
+@pytest.mark.parametrize("waits", ["on", "local"])
+def test_what_a_commit_waits_for_stays_as_it_was_whatever_is_configured_meanwhile(rough, waits):
+    database = Database(rough.new_database())
+    show = "SELECT current_setting('synchronous_commit')"
+    session = database.session("test")
+    set_system(rough, "synchronous_commit", waits)
+    try:
+        assert session.run(lambda connection: connection.fetchval(show)) == waits
+        set_system(rough, "synchronous_commit", "off")
+        # What is read again is read between two statements.
+        for _ in range(3):
+            assert session.run(lambda connection: connection.fetchval(show)) == waits
+    finally:
+        set_system(rough, "synchronous_commit", "on")
+        database.close()
+
+
+def test_who_has_nothing_to_do_for_long_keeps_the_connection(rough):
+    url = rough.new_database()
+    rough.sql(f"ALTER DATABASE {url.partition('?')[0].rpartition('/')[2]} SET idle_session_timeout = '50ms'")
+    database = Database(url)
+    pid = "SELECT pg_backend_pid()"
+    with database.session("test") as session:
+        first = session.run(lambda connection: connection.fetchval(pid))
+        time.sleep(0.3)  # what is waited for is that nothing happens
+        assert session.run(lambda connection: connection.fetchval(pid)) == first
     database.close()
 
 
@@ -177,12 +208,56 @@ def test_a_closed_one_says_so(open_database):
         other.start(lambda connection: connection.fetchval("SELECT 1"))
 
 
+@pytest.mark.parametrize("whole", [True, False], ids=["database", "session"])
+@pytest.mark.parametrize("how", ["run", "start"])
+def test_what_is_under_way_at_the_end_is_told_of_it(open_database, whole, how):
+    database = open_database()
+    session = database.session("under way", LookupError)
+    session.run(lambda connection: connection.fetchval("SELECT 1"))
+    begun = threading.Event()
+
+    async def lasts(connection):
+        begun.set()
+        await asyncio.sleep(3600)
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(session.run, lasts) if how == "run" else session.start(lasts)
+        assert begun.wait(10)
+        (database if whole else session).close()
+        with pytest.raises(LookupError, match="closed"):
+            waiting.result(10)
+
+
+@pytest.mark.parametrize("stubborn", [True, False])
+def test_a_session_that_is_closed_while_it_connects_leaves_nothing_open(postgres, open_database, stubborn, monkeypatch):
+    database = open_database()
+    real, begun, made = database.connect, threading.Event(), []
+
+    async def slowly(name, bounds):
+        begun.set()
+        with contextlib.suppress(asyncio.CancelledError) if stubborn else contextlib.nullcontext():
+            await asyncio.sleep(0.5)
+        made.append(await real(name, bounds))
+        return made[-1]
+
+    monkeypatch.setattr(database, "connect", slowly)
+    session = database.session("closed while connecting", LookupError)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(session.run, lambda connection: connection.fetchval("SELECT 1"))
+        assert begun.wait(10)
+        session.close()
+        with pytest.raises(LookupError, match="closed"):
+            waiting.result(10)
+    assert len(made) == stubborn
+    assert all(connection.is_closed() for connection in made)
+
+
 def test_a_bridge_that_closes_cancels_what_is_under_way():
     bridge = Bridge("test")
     under_way = bridge.start(asyncio.sleep(3600))
-    assert bridge.run(asyncio.sleep(0, "done")) == "done"
+    assert bridge.start(asyncio.sleep(0, "done")).result(10) == "done"
     bridge.close()
     with pytest.raises(CancelledError):
         under_way.result(1)
     with pytest.raises(RuntimeError, match="closed"):
-        bridge.run(asyncio.sleep(0))
+        bridge.start(asyncio.sleep(0))

@@ -13,7 +13,7 @@ import pytest
 from merit.model.record import JournalCorrupt, Record, Tail, after
 from merit.ports.journal import Fenced, JournalUnavailable, LeaderElsewhere, OutcomeUnknown
 from merit.storage.postgres_database import Bounds, Database
-from merit.storage.postgres_journal import WAITING_MAX, PostgresJournal
+from merit.storage.postgres_journal import COMPACT_BYTES, WAITING_MAX, PostgresJournal
 from merit.storage.postgres_migrations import migrate
 from merit.storage.postgres_reader import PostgresReader
 from merit.storage.verify import verify_journal
@@ -419,6 +419,61 @@ async def test_compaction_of_who_was_deposed_removes_nothing(open_another, sql):
     with pytest.raises(Fenced, match="nothing was removed"):
         first.compact(0)
     assert list(second.read()) == records
+
+
+async def test_compaction_takes_so_many_bytes_at_a_time_and_at_least_one_record(open_another):
+    journal = open_another(lease_s=30.0)
+    tail = journal.lead("a", 1)
+    for size in (COMPACT_BYTES * 2, 10, COMPACT_BYTES // 2, COMPACT_BYTES // 3, COMPACT_BYTES // 3, 10, 10):
+        tail = await put(journal, batch(tail, [os.urandom(size)]))
+    assert journal.compact(7) == 5, "the first, however large, and up to so much behind it"
+    assert journal.compact(7) == 7
+    assert journal.compact(7) == 7
+    assert [record.first for record in journal.read()] == [7]
+    assert verify_journal(journal).ok
+
+
+async def test_what_takes_long_does_not_keep_the_lease_from_being_renewed_and_can_be_tried_again(
+    open_another, open_database
+):
+    journal = open_another(lease_s=3.0)
+    await fill(journal, journal.lead("a", 1), [1] * 4)
+    for slow, lock in (
+        (lambda: journal.compact(3), "SELECT FROM merit.records WHERE first = 1 FOR UPDATE"),
+        (journal.size_bytes, "LOCK TABLE merit.records IN ACCESS EXCLUSIVE MODE"),
+    ):
+        async with row_locked(open_database(), lock):
+            waiting = asyncio.create_task(asyncio.to_thread(slow))
+            for _ in range(3):
+                await asyncio.sleep(0.05)
+                await asyncio.wait_for(journal.renew(), 1.0)
+            assert not waiting.done()
+            with pytest.raises(JournalUnavailable, match="in time"):
+                await waiting
+        assert await asyncio.to_thread(slow) > 1
+    await journal.renew()
+
+
+@pytest.mark.parametrize("setting", ["fsync", "full_page_writes"])
+async def test_who_leads_gives_up_when_the_server_keeps_nothing_any_more(setting):
+    with PrivatePostgres() as server:
+        database = Database(server.url())
+        await asyncio.to_thread(migrate, database)
+        journal = PostgresJournal(database, CELL, 30.0)
+        try:
+            tail = await put(journal, batch(await asyncio.to_thread(journal.lead, "a", 1)))
+            await journal.renew()
+            for statement in (f"ALTER SYSTEM SET {setting} = off", "SELECT pg_reload_conf()"):
+                await asyncio.to_thread(server.sql, statement)
+            with pytest.raises(Fenced, match=f"{setting} is off"):
+                async with asyncio.timeout(10):
+                    while True:
+                        await journal.renew()
+            with pytest.raises(JournalUnavailable, match=f"{setting} is off"):
+                await put(journal, batch(tail))
+        finally:
+            await asyncio.to_thread(journal.close)
+            database.close()
 
 
 # --- damage

@@ -9,10 +9,11 @@ from merit.kernel.quarantine import Stopped
 from merit.model.search import TaskQuery
 from merit.ports.blobs import TOUCH_NS
 from merit.ports.journal import JournalUnavailable
+from merit.storage import postgres_migrations
 from merit.storage.postgres_blobs import PostgresBlobs
-from merit.storage.postgres_database import DatabaseUnavailable
+from merit.storage.postgres_database import Bounds, DatabaseUnavailable
 from merit.storage.postgres_journal import PostgresJournal
-from merit.storage.postgres_migrations import Migration, check_tables, migrate, migrations
+from merit.storage.postgres_migrations import Migration, MigrationWaits, check_tables, migrate, migrations
 from merit.storage.postgres_quarantine import PostgresQuarantine
 from merit.storage.postgres_read_model import PostgresReadModel
 from merit.storage.postgres_reader import PostgresReader
@@ -98,6 +99,28 @@ def test_several_at_once(open_database, url):
     assert sum(done) == len(ALL_STEPS)
     for database in databases:
         check_tables(database)
+
+
+@pytest.mark.parametrize(
+    "lock",
+    [
+        f"SELECT pg_advisory_xact_lock({postgres_migrations._LOCK})",
+        "LOCK TABLE merit.blobs IN ACCESS SHARE MODE",
+    ],
+    ids=["somebody else is at it", "a table is in use"],
+)
+async def test_nobody_waits_long_for_others(open_database, url, lock, monkeypatch):
+    monkeypatch.setattr(postgres_migrations, "LOCK_S", 0.2)
+    database = open_database(url)
+    done = await asyncio.to_thread(migrate, database, ALL_STEPS[:4])
+    other = await database.connect("somebody else", Bounds())
+    await other.execute("BEGIN")
+    await other.execute(lock)
+    with pytest.raises(MigrationWaits, match="somebody else is at it, or uses them"):
+        await asyncio.to_thread(migrate, database)
+    other.terminate()
+    monkeypatch.undo()
+    assert done + await asyncio.to_thread(migrate, database) == len(ALL_STEPS)
 
 
 def test_tables_of_a_newer_version_are_left_alone(open_database, url):

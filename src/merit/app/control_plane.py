@@ -10,13 +10,13 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
 from msgspec import Struct
 
 from merit.app.explainer import JournalExplainer
 from merit.app.follower import SNAPSHOT_EVENTS, FollowerOrders
 from merit.app.following import FollowerProcess
+from merit.app.housekeeping import Housekeeping
 from merit.app.lease import Lease
 from merit.app.restore import restore
 from merit.app.state_directory import DEFAULT
@@ -40,20 +40,16 @@ from merit.gateway.tasks_service import TasksService
 from merit.gateway.unary.roster import UnaryWorkers
 from merit.kernel.quarantine import Stopped
 from merit.model.limits import Limits
-from merit.model.record import JournalError, Tail
+from merit.model.record import Tail
 from merit.model.retention import Retention
 from merit.model.tenancy import DEFAULT_TENANT
-from merit.ports.blobs import BlobError, BlobMissing, Blobs
-from merit.ports.journal import Journal
+from merit.ports.blobs import BlobCorrupt, BlobMissing, Blobs
+from merit.ports.journal import LEASE_S, Journal
 from merit.runtime.cell import CellLoop
 from merit.runtime.cron_planner import plan
 from merit.runtime.task_finder import TaskFinder
-from merit.storage.sqlite_journal import SqliteJournal
 
 log = logging.getLogger("merit")
-
-LEASE_S: Final = 5.0
-_LOOK_S: Final = 0.05
 
 Ready = Callable[[str, int], None]
 """Is told the address and the epoch when everything is up."""
@@ -145,7 +141,8 @@ class ControlPlane:
             orders = FollowerOrders(retention=settings.retention, snapshot_events=settings.snapshot_events)
             follower = FollowerProcess(stores, orders, lambda: cell.state.sequence)
             memory = Memory(stores.read_model_reader, follower)
-            server, unary = self._server(cell, journal, finder, memory, blobs)
+            housekeeping = Housekeeping(journal, follower)
+            server, unary = self._server(cell, housekeeping, finder, memory, blobs)
             _settle_memory()
             try:
                 try:
@@ -156,14 +153,14 @@ class ControlPlane:
                     raise
                 log.info("cell %s, epoch %d, leads; gRPC on %s", journal.cell, tail.epoch, self._address)
                 ready(self._address, tail.epoch)
-                await self._serve(cell, journal, server, unary, follower, lease)
+                await self._serve(cell, journal, server, unary, follower, housekeeping, lease)
             finally:
                 await memory.close()
         finally:
             await cell.close()
 
     def _server(
-        self, cell: CellLoop, journal: Journal, finder: TaskFinder, memory: Memory, blobs: Blobs
+        self, cell: CellLoop, housekeeping: Housekeeping, finder: TaskFinder, memory: Memory, blobs: Blobs
     ) -> tuple[GrpcServer, UnaryWorkers]:
         store = "postgresql" if self._settings.store else "sqlite"
 
@@ -171,7 +168,7 @@ class ControlPlane:
             try:
                 blobs.touch(DEFAULT_TENANT, digest)  # before it is read: what is there after that stays
                 return blobs.get(DEFAULT_TENANT, digest)
-            except BlobError as error:
+            except (BlobMissing, BlobCorrupt) as error:  # until it is put again
                 raise LookupError(str(error)) from error
 
         def touch_blob(digest: str) -> None:
@@ -188,7 +185,7 @@ class ControlPlane:
         server = GrpcServer(
             self._settings.grpc,
             WorkersService(cell, door),
-            TasksService(cell, door, finder.tasks, journal.size_bytes, memory, store),
+            TasksService(cell, door, finder.tasks, housekeeping.journal_bytes, memory, store),
             BlobsService(blobs),
             QueuesService(cell),
             DeadLettersService(cell),
@@ -207,10 +204,11 @@ class ControlPlane:
         server: GrpcServer,
         unary: UnaryWorkers,
         follower: FollowerProcess,
+        housekeeping: Housekeeping,
         lease: Lease | None,
     ) -> None:
         stopping = asyncio.create_task(self.stopping.wait())
-        keeping = asyncio.create_task(self._keep(journal, follower))
+        keeping = asyncio.create_task(housekeeping.run())
         following = asyncio.create_task(follower.run())
         ends = (stopping, cell.failed, keeping, *((lease.lost,) if lease is not None else ()))
         try:
@@ -236,34 +234,10 @@ class ControlPlane:
         if error is not None:
             raise error
 
-    async def _keep(self, journal: Journal, follower: FollowerProcess) -> None:
-        """Housekeeping beside the cell: checkpoints and compaction in a thread, a look at the follower."""
-        compacted = 1
-        while True:
-            await asyncio.sleep(_LOOK_S)
-            follower.look()
-            if isinstance(journal, SqliteJournal) and journal.checkpoint_due:
-                await asyncio.to_thread(journal.checkpoint)
-            until = follower.compact
-            if compacted < until:
-                # A portion only, since appends wait for it; and until there is no more that can be removed just now.
-                first = await asyncio.to_thread(_compact, journal, until)
-                compacted = first if first > compacted else until
-
 
 async def _close(unary: UnaryWorkers, server: GrpcServer) -> None:
     await unary.close()
     await server.stop(0.5)
-
-
-def _compact(journal: Journal, until: int) -> int:
-    """Where the journal begins now; 0: it could not be compacted."""
-    try:
-        return journal.compact(until)
-    except JournalError as error:
-        # If the journal is not in order, appends will find so; if they do not, it grows.
-        log.error("the journal could not be compacted, and is not until more of it is to go: %s", error)
-        return 0
 
 
 def _settle_memory() -> None:

@@ -159,7 +159,8 @@ class JournalFollower:
         reached = self._read_model.reached()
         if reached.sequence >= self._reader.tail().next:
             log.warning(
-                "what can be searched is of another journal, or of one that was longer: it is made anew from what the journal still has"
+                "what can be searched is of another journal, or of one that was longer: it is made anew from what the journal "
+                "still has"
             )
             self._read_model.clear()
             reached = Reached()

@@ -74,6 +74,8 @@ class FollowerProcess:
         self._waiting: dict[asyncio.Future[None], int] = {}
         self._marks: deque[tuple[float, int]] = deque()
         """When the cell had come how far, of what the follower does not know yet."""
+        self.beside: dict[str, str] = {}
+        """Alarms of whoever does what it says, by what they are about: told with its own."""
         self._told: set[str] = set()
         """The alarms that are in the log."""
 
@@ -240,7 +242,7 @@ class FollowerProcess:
 
     def _alarms(self) -> dict[str, str]:
         """What is wrong, by what it is about."""
-        alarms = dict(self._said.alarms)
+        alarms = {**self._said.alarms, **self.beside}
         if self._down:
             alarms["down"] = self._down
         if self._is_behind(1):

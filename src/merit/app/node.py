@@ -128,7 +128,7 @@ class Node:
             except _DAMAGED:
                 raise
             except _PASSING as error:
-                if not self._found:
+                if not self._found and not isinstance(error, LeaderElsewhere):  # who makes the tables just now
                     raise
                 level = logging.ERROR if isinstance(error, Stopped) else logging.WARNING
                 log.log(level, "this node does not lead, and stands by: %s", error)
@@ -147,7 +147,7 @@ class Node:
             tail, since_s = led
             lease = Lease(journal, since_s)
             try:
-                while await asyncio.to_thread(warm.step):
+                while await asyncio.to_thread(warm.step, tail):
                     lease.check()
                 await self._plane.lead(journal, tail, warm.taken(tail), ready, lease)
             finally:

@@ -18,11 +18,13 @@ class RowsUntil:
     Args:
         reader: of all; it is closed with this.
         last: sequence of the event.
+        order: that of the first task that was submitted later.
     """
 
-    def __init__(self, reader: ReadModelReader, last: int) -> None:
+    def __init__(self, reader: ReadModelReader, last: int, order: int) -> None:
         self._reader = reader
         self._last = last
+        self._order = order
 
     def reached(self) -> Reached:
         """See ``ReadModelReader``."""
@@ -31,7 +33,7 @@ class RowsUntil:
 
     def find(self, query: TaskQuery, before: int, limit: int) -> TaskPage:
         """See ``ReadModelReader``; of a page on which everything is younger nothing is left but where to go on."""
-        page = self._reader.find(query, before, limit)
+        page = self._reader.find(query, min(before, self._order), limit)
         return msgspec.structs.replace(page, rows=tuple(row for row in page.rows if row.sequence <= self._last))
 
     def tasks(self, ids: Sequence[str]) -> list[TaskRow]:

@@ -63,7 +63,7 @@ async def served(cell: PastCell, stores: Stores) -> AsyncIterator[str]:
         return JournalUntil(stores.reader(), until)
 
     def rows() -> RowsUntil:
-        return RowsUntil(stores.read_model_reader(), until)
+        return RowsUntil(stores.read_model_reader(), until, cell.state.order)
 
     reached = _reached(rows)
     finder = TaskFinder(reader, rows if reached.sequence else None)

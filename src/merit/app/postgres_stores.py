@@ -8,13 +8,13 @@ import threading
 from merit.app.state_directory import CELL, StateDirectory
 from merit.app.stores import STATE_VARIABLE, STORE_VARIABLE
 from merit.kernel.quarantine import Quarantine, Stopped
-from merit.ports.journal import JournalUnavailable
+from merit.ports.journal import JournalUnavailable, LeaderElsewhere
 from merit.ports.read_model import ReadModelUnavailable
 from merit.storage.postgres_archive import PostgresArchive
 from merit.storage.postgres_blobs import PostgresBlobs
 from merit.storage.postgres_database import Database, DatabaseUnavailable, check_url
 from merit.storage.postgres_journal import PostgresJournal
-from merit.storage.postgres_migrations import check_tables, migrate
+from merit.storage.postgres_migrations import MigrationWaits, check_tables, migrate
 from merit.storage.postgres_quarantine import PostgresQuarantine
 from merit.storage.postgres_read_model import PostgresReadModel
 from merit.storage.postgres_read_model_reader import PostgresReadModelReader
@@ -35,11 +35,14 @@ class PostgresStores:
         self._url = url
         self._lease_s = lease_s
         self._database = Database(url)
+        # Nobody closes these, and terms come and go: there is one of each.
+        self._snapshots = PostgresSnapshots(self._database, CELL)
+        self._blobs = PostgresBlobs(self._database, CELL)
         self._turn = threading.Lock()
         self._checked = self._made = False
 
     def journal(self) -> PostgresJournal:
-        """See ``Stores``. Raises `JournalUnavailable`."""
+        """See ``Stores``. Raises `JournalUnavailable`, and `LeaderElsewhere` while somebody else makes the tables."""
         self._prepare(JournalUnavailable, make=True)
         return PostgresJournal(self._database, CELL, self._lease_s)
 
@@ -50,11 +53,11 @@ class PostgresStores:
 
     def snapshots(self) -> PostgresSnapshots:
         """See ``Stores``."""
-        return PostgresSnapshots(self._database, CELL)
+        return self._snapshots
 
     def blobs(self) -> PostgresBlobs:
         """See ``Stores``."""
-        return PostgresBlobs(self._database, CELL)
+        return self._blobs
 
     def archive(self) -> PostgresArchive:
         """See ``Stores``."""
@@ -109,5 +112,8 @@ class PostgresStores:
                 if not self._checked:
                     check_tables(self._database)
                     self._checked = True
+            except MigrationWaits as error:
+                waits = LeaderElsewhere if failure is JournalUnavailable else failure
+                raise waits(str(error)) from error
             except DatabaseUnavailable as error:
                 raise failure(str(error)) from error

@@ -30,7 +30,7 @@ STORE_VARIABLE: Final = "MERIT_STORE"
 
 
 class Stores(Protocol):
-    """All that is kept of one cell. What is opened is to be closed by whoever opened it."""
+    """All that is kept of one cell. What is opened and can be closed is to be closed by whoever opened it."""
 
     directory: StateDirectory
     """What is always a directory of this machine: the key."""

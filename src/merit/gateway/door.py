@@ -38,7 +38,8 @@ from merit.model.workers import Offer
 from merit.session.link import ProtocolViolation
 
 LoadBlob = Callable[[str], bytes]
-"""The blob with this digest, from now on kept for its time; raises ``LookupError`` when there is none."""
+"""The blob with this digest, from now on kept for its time; raises ``LookupError`` when there is none that is whole, and
+``BlobUnavailable`` when that cannot be told just now: then the client is to try again."""
 TouchBlob = Callable[[str], None]
 """Has the blob with this digest kept for its time from now on; raises ``LookupError`` when there is none."""
 
@@ -177,7 +178,8 @@ class Door:
             try:
                 data = self._load_blob(spec.parameters_blob)
             except LookupError:
-                raise BadField("parameters_blob", "is not in the blob store; put it there first") from None
+                reason = "is not in the blob store, or damaged there; put it there first"
+                raise BadField("parameters_blob", reason) from None
         elif len(data) > PAYLOAD_INLINE_BYTES_MAX:
             reason = f"{len(data):,} bytes; above {PAYLOAD_INLINE_BYTES_MAX:,} put them into the blob store"
             raise BadField("parameters", reason)

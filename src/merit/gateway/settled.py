@@ -11,6 +11,7 @@ from typing import Any, NoReturn, TypeAlias, cast
 import grpc
 
 from merit.gateway.answers import Context
+from merit.ports.blobs import BlobUnavailable
 from merit.ports.cell import CellStopped, Settling
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # generic in its stubs only
@@ -68,7 +69,7 @@ class SettledAnswers(grpc.aio.ServerInterceptor):
                 self._cell.check_lease()
                 message = await answer(request, cast("Context", _SettledContext(context, self._cell)))
                 await self._cell.settled()
-            except CellStopped as stopped:
+            except (CellStopped, BlobUnavailable) as stopped:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, str(stopped))
             return message
 
@@ -83,7 +84,7 @@ class SettledAnswers(grpc.aio.ServerInterceptor):
                     async for message in messages:
                         await self._cell.settled()
                         yield message
-            except CellStopped as stopped:
+            except (CellStopped, BlobUnavailable) as stopped:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, str(stopped))
 
         return settled

@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from merit.gateway.door import Door
 from merit.gateway.identity import claimed_tenant
 from merit.model.frames import CellFrame, ClientFrame, ServerFrame, WorkerFrame
+from merit.ports.blobs import BlobUnavailable
 from merit.ports.cell import Cell, CellStopped
 from merit.session.cell_end import CellEnd
 from merit.session.link import ProtocolViolation
@@ -88,6 +89,8 @@ async def _converse(
             sender.deliver(refuse("this is no message of this protocol; is the peer's version another one?", False))
         except CellStopped as stopped:
             sender.deliver(refuse(f"the cell has stopped: {stopped}", False))
+        except BlobUnavailable as error:
+            sender.deliver(refuse(f"large contents cannot be had just now: {error}", False))
         finally:
             sender.end()  # whatever happened, or the stream would stay open and be read by nobody
 

@@ -14,7 +14,7 @@ from merit.gateway.task_view import view_task
 from merit.model.search import TaskQuery
 from merit.model.tasks import Task, TaskState
 from merit.ports.cell import Cell
-from merit.ports.read_model import Reached, ReadModelUnavailable, TaskPage
+from merit.ports.read_model import Reached, ReadModelReader, ReadModelUnavailable, TaskPage
 from merit.wire.v1 import tasks_pb2
 
 WAIT_S: Final = 2.0
@@ -64,23 +64,33 @@ class TaskPages:
         Raises:
             NotYet: it is not, and did not become so in time.
         """
-        query = search.query
+        query, state = search.query, self._cell.state
         known = await self._wait(query, at_least)
         # The cell first: a task that it forgets meanwhile is in both then, and not in neither.
         before, count_max = _ALL if below is None else below, page_size(limit)
+        sequence, kept_since_ns = state.sequence, self._kept_since_ns()
         live = await self._of_cell(search, before, count_max)
         page = _NOTHING
-        if self._memory is not None and self._cell.state.forgotten and not _is_live(query):
+        if self._memory is not None and state.forgotten and not _is_live(query):
+
+            def find(reader: ReadModelReader) -> tuple[TaskPage, Reached]:
+                # Asked before and after: it may go on meanwhile, or be begun anew.
+                reached = reader.reached()
+                found = reader.find(query, before, count_max)
+                return found, min(reached, reader.reached(), key=lambda one: one.sequence)
+
             try:
-                page = await self._memory.ask(lambda reader: reader.find(query, before, count_max))
+                page, reached = await self._memory.ask(find)
             except ReadModelUnavailable as error:
                 known = _Known(known.sequence, f"final tasks of long ago are missing: {error}")
+            else:
+                known = self._judged(reached, sequence, kept_since_ns)
         return self._merged(live, page, count_max, known)
 
     async def _of_cell(self, search: TaskSearch, before: int, count_max: int) -> list[Task]:
         matches = search.among(self._cell)
         found: list[Task] = []
-        async for portion in portions(reversed(self._cell.state.tasks.values())):
+        async for portion in portions(reversed(self._cell.state.tasks.values()), search.portion):
             found += [task for task in portion if task.order < before and matches(task)]
             if len(found) >= count_max:
                 break
@@ -132,6 +142,10 @@ class TaskPages:
             reached = await self._memory.ask(lambda reader: reader.reached())
         except ReadModelUnavailable as error:
             return _Known(0, f"final tasks of long ago are missing: {error}")
+        return self._judged(reached, sequence, kept_since_ns)
+
+    def _judged(self, reached: Reached, sequence: int, kept_since_ns: int) -> _Known:
+        """What is known by a read model that has reached this, and a cell that was at ``sequence`` and had all that ended since."""
         if reached.sequence >= sequence or 0 < kept_since_ns < reached.time_ns:
             return _Known(sequence)
         return _Known(reached.sequence, self._lag(reached))

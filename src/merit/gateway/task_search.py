@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
+import msgspec
 from msgspec import Struct
 
 from merit.gateway.fields import BadField, check_range, check_text
@@ -25,7 +26,10 @@ LIST_BYTES_MAX: Final = 4 * 1024 * 1024
 SELECTED_MAX: Final = 10_000
 """Tasks that one order by filter is about at most."""
 _CURSOR_LENGTH_MAX: Final = 20
+_CURSOR_MAX: Final = 2**62
 _TIME_NS_MAX: Final = 2**63 - 1
+_PORTION_FOR_WORDS: Final = 16
+"""The words of one task may take milliseconds."""
 
 
 def page_size(limit: int) -> int:
@@ -39,7 +43,7 @@ def read_cursor(text: str) -> int:
     Raises:
         BadField: there is none.
     """
-    if not (text.isascii() and text.isdecimal() and len(text) < _CURSOR_LENGTH_MAX):
+    if not (text.isascii() and text.isdecimal() and len(text) < _CURSOR_LENGTH_MAX and int(text) <= _CURSOR_MAX):
         raise BadField("cursor", "must be the next_cursor of a page before")
     return int(text)
 
@@ -95,7 +99,13 @@ class TaskSearch:
         if not query.words:
             return query.matches
         marked = Marked(cell.state.offers)
-        return lambda task: query.matches(task, marked.texts(task))
+        wordless = msgspec.structs.replace(query, words=())  # asked first, since words take long
+        return lambda task: wordless.matches(task) and query.matches(task, marked.texts(task))
+
+    @property
+    def portion(self) -> int | None:
+        """How many tasks may be looked at in one turn of the loop; None: as many as usual."""
+        return _PORTION_FOR_WORDS if self.query.words else None
 
 
 class Selection(Struct, frozen=True):
@@ -157,7 +167,7 @@ async def select(
         raise BadField("filter", "is empty; to mean all, name the states")
     matches = search.among(cell)
     found: list[str] = []
-    async for portion in portions(oldest_first):
+    async for portion in portions(oldest_first, search.portion):
         found += [task.id for task in portion if task.state.final is final and matches(task)]
         if len(found) > SELECTED_MAX:
             break

@@ -37,7 +37,7 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
         cell: answers for live tasks and recent ones.
         door: checks what clients send.
         find: finds tasks that the cell has forgotten, with what the journal has of them.
-        journal_bytes: size of the journal.
+        journal_bytes: size of the journal, as it is known without waiting.
         memory: answers for tasks that the cell has forgotten; None: there is no follower.
         store: the kind of database in which the journal is, for people.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from msgspec.structs import replace
@@ -172,9 +172,11 @@ def forgotten_in_pages() -> AbstractContextManager[None]:
     return instead(TaskPages, "_merged", merged)
 
 
-def search_the_journal_only() -> AbstractContextManager[None]:
-    """What has left the journal is not looked for in the read model."""
-    return instead(TaskFinder, "_remembered", lambda *_: None)
+@contextmanager
+def search_the_journal_only() -> Iterator[None]:
+    """What has left the journal is not looked for in the read model, and its tasks are taken for new."""
+    with instead(TaskFinder, "_remembered", lambda *_: None), instead(TaskFinder, "_check_new", lambda *_: None):
+        yield
 
 
 def forget_keys_of_old() -> AbstractContextManager[None]:

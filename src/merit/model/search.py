@@ -18,6 +18,8 @@ WORD_LENGTH_MAX: Final = 40
 """Longer words are cut off here, in what is searched and in what is searched for."""
 WORDS_MAX: Final = 500
 """Of one task; what comes after is not found by."""
+TEXT_LENGTH_MAX: Final = 16_384
+"""Of one text, in characters; what comes after is not found by."""
 QUERY_WORDS_MAX: Final = 16
 """Of one query."""
 _NO_LABELS: Final[tuple[tuple[str, str], ...]] = ()
@@ -25,7 +27,7 @@ _NO_LABELS: Final[tuple[tuple[str, str], ...]] = ()
 
 def words(text: str) -> tuple[str, ...]:
     """The words of a text as they are searched: letters and digits, whether upper or lower case, without accents."""
-    folded = unicodedata.normalize("NFKD", text).casefold()
+    folded = unicodedata.normalize("NFKD", text[:TEXT_LENGTH_MAX]).casefold()
     kept = "".join(letter if letter.isalnum() else " " for letter in folded if not unicodedata.combining(letter))
     return tuple(word[:WORD_LENGTH_MAX] for word in kept.split())
 

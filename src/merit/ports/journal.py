@@ -150,6 +150,6 @@ class LeasedJournal(Journal, Protocol):
         ...
 
     async def renew(self) -> None:
-        """Extends the lease, on the loop of the appends. Raises `Fenced` when somebody else leads by now, and
-        `JournalUnavailable`: to be tried again as long as the lease may last."""
+        """Extends the lease, on the loop of the appends. Raises `Fenced` when somebody else leads by now, or the store does
+        not keep any more what is durable; and `JournalUnavailable`: to be tried again as long as the lease may last."""
         ...

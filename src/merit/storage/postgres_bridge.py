@@ -11,6 +11,15 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+def outcome(future: Future[T]) -> T:
+    """Waits for what was begun, and returns or raises what comes of it."""
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()  # whoever waited was interrupted: nobody wants the result any more
+        raise
+
+
 class Bridge:
     """Runs coroutines in a private thread, which is started by the first one; any number of threads may use it.
 
@@ -38,16 +47,6 @@ class Bridge:
                 started.wait()
             assert self._loop is not None
             return asyncio.run_coroutine_threadsafe(work, self._loop)
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Waits for `work` and returns or raises what it does. Raises `RuntimeError` after `close`."""
-        assert threading.current_thread() is not self._thread, "it would wait for itself"
-        future = self.start(work)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()  # whoever waited was interrupted: nobody wants the result any more
-            raise
 
     def close(self) -> None:
         """Cancels what is under way, and ends the thread. May be called twice."""

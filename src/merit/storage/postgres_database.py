@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from typing import Any, Final, Self, TypeVar
 from urllib.parse import urlsplit
@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import msgspec
 
-from merit.storage.postgres_bridge import Bridge
+from merit.storage.postgres_bridge import Bridge, outcome
 
 SCHEMES: Final = ("postgresql", "postgres")
 VERSION_MIN: Final = 14
@@ -95,8 +95,8 @@ class Database:
                 command_timeout=max(bounds.statement_s, bounds.transaction_s) + _CLOSE_S,
                 server_settings={"application_name": f"merit {name}"[:63]},
             )
-            await self._check(connection)
-            await _set(connection, bounds)
+            synchronous_commit = await self._check(connection)
+            await _set(connection, bounds, synchronous_commit if bounds.durable else "off")
         except BaseException as error:
             if connection is not None:
                 connection.terminate()
@@ -105,7 +105,8 @@ class Database:
             raise
         return connection
 
-    async def _check(self, connection: asyncpg.Connection[Any]) -> None:
+    async def _check(self, connection: asyncpg.Connection[Any]) -> str:
+        """What the server waits for in a commit, when all is as it has to be."""
         # In a transaction, which a pooler has to leave on one connection: so it is seen before anything else goes wrong.
         async with connection.transaction(readonly=True):
             found = await connection.fetchrow(_LOOK)
@@ -125,13 +126,10 @@ class Database:
                 f"{self.place}: this server is a standby, which only reads: connect to the primary, or name all of them: "
                 "postgresql://user@host1,host2/database?target_session_attrs=primary"
             )
-        for name in ("fsync", "full_page_writes", "synchronous_commit"):
-            if found[name] == "off":
-                raise DatabaseUnavailable(
-                    f"{self.place}: {name} is off, so that what was acknowledged could be lost when the server's machine "
-                    f"fails: set {name} = on in postgresql.conf (or where it was set for this user or database: "
-                    f"ALTER ROLE, ALTER DATABASE … RESET {name})"
-                )
+        if said := lossy(found):
+            raise DatabaseUnavailable(f"{self.place}: {said}")
+        waits: str = found["synchronous_commit"]
+        return waits
 
     def failed(self, error: Exception) -> DatabaseUnavailable:
         """What an error of the driver means, said without the secrets of the URL."""
@@ -146,14 +144,11 @@ class Database:
         try:
             return self._bridge.start(work)
         except RuntimeError:
-            raise DatabaseUnavailable(f"{self.place}: closed: open it again") from None
+            raise self.closed() from None
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """See `Bridge.run`. Raises `DatabaseUnavailable` after `close`."""
-        try:
-            return self._bridge.run(work)
-        except RuntimeError:
-            raise DatabaseUnavailable(f"{self.place}: closed: open it again") from None
+    def closed(self) -> DatabaseUnavailable:
+        """What is said after the end."""
+        return DatabaseUnavailable(f"{self.place}: closed: open it again")
 
     def close(self) -> None:
         """Ends all sessions, and the thread behind them. May be called twice."""
@@ -172,6 +167,7 @@ class Session:
         self._bounds = bounds
         self._turn = asyncio.Lock()
         self._connection: asyncpg.Connection[Any] | None = None
+        self._under_way: set[asyncio.Task[Any]] = set()
         self._closed = False
         self._closing = threading.Lock()
 
@@ -183,15 +179,12 @@ class Session:
 
     def run(self, work: Work[T]) -> T:
         """What comes of `work`, done with the connection. Raises `failure`, and what `work` raises of its own."""
-        try:
-            return self._database.run(self._do(work))
-        except DatabaseUnavailable as error:
-            raise self._failure(str(error)) from error
+        return outcome(self.start(work))
 
     def start(self, work: Work[T]) -> Future[T]:
         """Like `run`, but only begins it: what comes of it, and raises, is the future's. Raises `failure` if closed."""
         try:
-            return self._database.start(self._do_translated(work))
+            return self._database.start(self._do(work))
         except DatabaseUnavailable as error:
             raise self._failure(str(error)) from error
 
@@ -203,46 +196,77 @@ class Session:
             self._closed = True
         self._database.forget(self)
         with contextlib.suppress(DatabaseUnavailable):
-            self._database.run(self._disconnect())
-
-    async def _do_translated(self, work: Work[T]) -> T:
-        try:
-            return await self._do(work)
-        except DatabaseUnavailable as error:
-            raise self._failure(str(error)) from error
+            outcome(self._database.start(self._disconnect()))
 
     async def _do(self, work: Work[T]) -> T:
-        async with self._turn:
-            if self._closed:
-                raise DatabaseUnavailable(f"{self._database.place}: closed: open it again")
-            if self._connection is None or self._connection.is_closed():
-                self._connection = await self._database.connect(self._name, self._bounds)
-            try:
-                return await work(self._connection)
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
-                if isinstance(error, TimeoutError):  # it may still be at it: begun anew the next time
-                    self._connection.terminate()
-                raise self._database.failed(error) from error
+        task = asyncio.current_task()
+        assert task is not None
+        self._under_way.add(task)
+        try:
+            async with self._turn:
+                return await self._work(work)
+        except DatabaseUnavailable as error:
+            raise self._failure(str(error)) from error
+        except asyncio.CancelledError:
+            if self._closed:  # and not: whoever waits does so no more
+                raise self._failure(str(self._database.closed())) from None
+            raise
+        finally:
+            self._under_way.discard(task)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise self._database.closed()
+
+    async def _work(self, work: Work[T]) -> T:
+        self._check_open()
+        if self._connection is None or self._connection.is_closed():
+            connection = await self._database.connect(self._name, self._bounds)
+            if self._closed:  # meanwhile, and so nobody else would end this one
+                connection.terminate()
+            self._check_open()
+            self._connection = connection
+        try:
+            return await work(self._connection)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            if isinstance(error, TimeoutError) and self._connection is not None:
+                self._connection.terminate()  # it may still be at it: begun anew the next time
+            raise self._database.failed(error) from error
 
     async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.terminate()
+        for task in self._under_way:
+            task.cancel()
 
 
-async def _set(connection: asyncpg.Connection[Any], bounds: Bounds) -> None:
-    """Bounds what the server does for this connection, also while its client stands still."""
+def lossy(found: Mapping[str, Any]) -> str:
+    """Which of these settings would let the server lose what it has acknowledged, and what to do; empty: none."""
+    for name in ("fsync", "full_page_writes", "synchronous_commit"):
+        if found.get(name) == "off":
+            return (
+                f"{name} is off, so that what was acknowledged could be lost when the server's machine fails: set "
+                f"{name} = on in postgresql.conf (or where it was set for this user or database: ALTER ROLE, ALTER DATABASE "
+                f"… RESET {name})"
+            )
+    return ""
+
+
+async def _set(connection: asyncpg.Connection[Any], bounds: Bounds, synchronous_commit: str) -> None:
+    """Bounds what the server does for this connection, also while its client stands still; and makes it stay as it was found,
+    whatever the configuration is changed to later."""
     settings = {
         "statement_timeout": _milliseconds(bounds.statement_s),
         "lock_timeout": _milliseconds(bounds.lock_s),
         "idle_in_transaction_session_timeout": _milliseconds(bounds.idle_s),
+        "idle_session_timeout": "0",  # who has nothing to do for long is not gone
+        "synchronous_commit": synchronous_commit,
         "default_transaction_isolation": "read committed",
         "jit": "off",  # compiling takes longer than anything that is asked
     }
     if bounds.transaction_s and connection.get_server_version().major * 10_000 >= _TRANSACTION_TIMEOUT_SINCE:
         settings["transaction_timeout"] = _milliseconds(bounds.transaction_s)
-    if not bounds.durable:
-        settings["synchronous_commit"] = "off"
     calls = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in settings.items())
     await connection.execute(f"SELECT {calls}")
 

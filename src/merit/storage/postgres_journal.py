@@ -25,7 +25,8 @@ from asyncpg.prepared_stmt import PreparedStatement
 
 from merit.model.record import JournalError, Record, Tail
 from merit.ports.journal import LEASE_S, Fenced, JournalUnavailable, LeaderElsewhere, OutcomeUnknown
-from merit.storage.postgres_database import Bounds, Database, DatabaseUnavailable
+from merit.storage.fail_stop import FailStop
+from merit.storage.postgres_database import Bounds, Database, DatabaseUnavailable, lossy
 from merit.storage.postgres_reader import PostgresReader, read_tail
 from merit.storage.record_row import HASH_COLUMN, encode_row
 
@@ -33,7 +34,9 @@ WAITING_MAX: Final = 16
 """Appends that may wait behind the one that is under way."""
 
 COMPACT_RECORDS: Final = 256
-"""Removed by one call of `compact`."""
+COMPACT_BYTES: Final = 2 * 1024 * 1024
+"""Removed by one call of `compact`: at most so many records, after the first at most so many bytes. A large value is many
+rows to the server, and all of it has to be done in less than a lease."""
 
 _MAKE_LEASE: Final = """
 INSERT INTO merit.lease (cell, holder, epoch, expires_at, base_next, base_hash, base_epoch)
@@ -49,7 +52,8 @@ UPDATE merit.lease SET holder = $2, epoch = $3, expires_at = clock_timestamp() +
 """
 _RENEW: Final = """
 UPDATE merit.lease SET expires_at = clock_timestamp() + $4::interval
-WHERE cell = $1 AND holder = $2 AND epoch = $3 RETURNING epoch
+WHERE cell = $1 AND holder = $2 AND epoch = $3
+RETURNING current_setting('fsync') AS fsync, current_setting('full_page_writes') AS full_page_writes
 """
 _GIVE_BACK: Final = """
 UPDATE merit.lease SET holder = '', expires_at = '-infinity' WHERE cell = $1 AND holder = $2 AND epoch = $3
@@ -67,12 +71,12 @@ WHERE CASE WHEN $13::bigint > 0
 _STORED: Final = "INSERT 0 1"
 _REMOVE: Final = """
 WITH old AS (
-    SELECT first FROM merit.records
+    SELECT first, stored - first_value(stored) OVER (ORDER BY first) AS bytes FROM merit.records
     WHERE cell = $1 AND first >= $2 AND last < $3
         AND first < (SELECT first FROM merit.records WHERE cell = $1 ORDER BY first DESC LIMIT 1)
     ORDER BY first LIMIT $4
 ), gone AS (
-    DELETE FROM merit.records USING old WHERE cell = $1 AND records.first = old.first
+    DELETE FROM merit.records USING old WHERE cell = $1 AND records.first = old.first AND old.bytes <= $5
     RETURNING records.first, records.last, records.hash, records.epoch
 )
 SELECT last + 1 AS next, hash, epoch FROM gone ORDER BY first DESC LIMIT 1
@@ -93,7 +97,7 @@ class _Lead(msgspec.Struct, frozen=True):
     stored: int = 0
 
 
-class PostgresJournal(PostgresReader):
+class PostgresJournal(FailStop, PostgresReader):
     """A `LeasedJournal` of `cell` in `database`, whose tables are there already (``migrate``). Usable after `lead`.
 
     `append` and `renew` belong to one event loop; the rest may be called from any thread, `lead` and `close` by whoever
@@ -104,10 +108,11 @@ class PostgresJournal(PostgresReader):
         # What a leader leaves open when it is stopped in the middle ends by itself before its lease does.
         self._bounds = Bounds(lease_s / 2, lease_s / 3, lease_s / 2, transaction_s=lease_s * 0.6)
         super().__init__(database, cell, self._bounds)
+        # Renewals are not to wait for what takes longer.
+        self._keeper = database.session(f"keep {cell}", JournalUnavailable, self._bounds)
         self._lease_s = lease_s
         self._lead = _Lead()
         self._expected = _Lead()
-        self._failure: str | None = None
         self._waiting = 0
         self._turn = asyncio.Lock()
         self._appender: asyncpg.Connection[Any] | None = None
@@ -164,7 +169,9 @@ class PostgresJournal(PostgresReader):
     def append(self, record: Record) -> Coroutine[Any, Any, None]:
         """See `Journal.append`. May be called while others are under way; what it returns is to be awaited in the same order."""
         self._check_usable()
-        self._check_fits(record)
+        if not self._expected.holder:
+            raise JournalUnavailable(f"{self._place}: the journal is not led: call lead first")
+        self._check_follows(record, self._expected.tail)
         if self._waiting > WAITING_MAX:
             raise JournalUnavailable(f"{self._place}: {WAITING_MAX} appends wait already: wait for them first")
         row = encode_row(record)
@@ -186,10 +193,12 @@ class PostgresJournal(PostgresReader):
             raise JournalUnavailable(f"{self._place}: the journal is not led: call lead first")
         values = (self.cell, lead.holder, lead.tail.epoch, self._lease)
         renewed = await asyncio.wrap_future(
-            self._session.start(lambda connection: connection.fetchval(_RENEW, *values))
+            self._session.start(lambda connection: connection.fetchrow(_RENEW, *values))
         )
         if renewed is None:
             raise self._failed(Fenced(f"{self._place}: the lease of epoch {lead.tail.epoch} was not renewed: {_OVER}"))
+        if said := lossy(renewed):  # by now; when this connected it was not so
+            raise self._failed(Fenced(f"{self._place}: who leads gives up: {said}"))
 
     def compact(self, until: int) -> int:
         """See `Journal.compact`. Appends wait while its end is made durable; readers do not."""
@@ -197,13 +206,14 @@ class PostgresJournal(PostgresReader):
         lead = self._lead
         if not lead.holder:
             raise JournalUnavailable(f"{self._place}: the journal is not led: call lead first")
-        return self._session.run(lambda connection: self._compact(connection, lead, until))
+        return self._keeper.run(lambda connection: self._compact(connection, lead, until))
 
     async def _compact(self, connection: asyncpg.Connection[Any], lead: _Lead, until: int) -> int:
         own = (self.cell, lead.holder, lead.tail.epoch)
         async with connection.transaction():
             begin: int = await connection.fetchval("SELECT base_next FROM merit.lease WHERE cell = $1", self.cell)
-            gone = await connection.fetchrow(_REMOVE, self.cell, begin, min(until, 2**63 - 1), COMPACT_RECORDS)
+            portion = (self.cell, begin, min(until, 2**63 - 1), COMPACT_RECORDS, COMPACT_BYTES)
+            gone = await connection.fetchrow(_REMOVE, *portion)
             if gone is None:
                 following = begin
                 moved = await connection.fetchval(
@@ -216,6 +226,11 @@ class PostgresJournal(PostgresReader):
             if moved is None:
                 raise Fenced(f"{self._place}: nothing was removed before {until}: {_OVER}")
         return following
+
+    def size_bytes(self) -> int:
+        """See `JournalReader.size_bytes`."""
+        self._check_usable()
+        return self._keeper.run(self._size)
 
     def tail(self) -> Tail:
         """See `JournalReader.tail`."""
@@ -231,6 +246,7 @@ class PostgresJournal(PostgresReader):
         """See `JournalReader.close`. The lease is given back, if the database can be reached."""
         self._failure = f"{self._place}: the journal is closed: open it again"
         self._drop_appender()
+        self._keeper.close()  # before the lease is given back, for which it may stand in the way
         lead, self._lead = self._lead, _Lead()
         if lead.holder:
             values = (self.cell, lead.holder, lead.tail.epoch)
@@ -314,33 +330,10 @@ class PostgresJournal(PostgresReader):
     def _lease(self) -> timedelta:
         return timedelta(seconds=self._lease_s)
 
-    def _check_usable(self) -> None:
-        if self._failure is not None:
-            raise JournalUnavailable(self._failure)
-
-    def _check_fits(self, record: Record) -> None:
-        expected = self._expected.tail
-        if not self._expected.holder:
-            raise JournalUnavailable(f"{self._place}: the journal is not led: call lead first")
-        if record.cell != self.cell:
-            raise Fenced(
-                f"record {record.first} of cell {record.cell!r} was refused: this is the journal of {self.cell!r}"
-            )
-        if (record.first, record.previous, record.epoch) != (expected.next, expected.last_hash, expected.epoch):
-            raise Fenced(
-                f"record {record.first} of epoch {record.epoch} was refused: "
-                f"sequence {expected.next} of epoch {expected.epoch} and the hash before it were expected"
-            )
-
     def _unknown(self, first: int, reason: str) -> OutcomeUnknown:
         return OutcomeUnknown(
             f"{self._place}: record {first} may or may not have been stored: {reason}; opening the journal anew tells"
         )
-
-    def _failed(self, error: JournalError) -> JournalError:
-        """Fail-stop: after any doubt, only leading anew tells what is stored."""
-        self._failure = self._failure or f"a former write failed ({error}): close this journal and open it again"
-        return error
 
 
 _OVER: Final = "somebody else leads by now, or what is stored is not what was expected"

@@ -17,7 +17,9 @@ import msgspec
 from merit.storage.postgres_database import Bounds, Database, DatabaseUnavailable
 
 _LOCK: Final = 0x4D455249542D5347  # "MERIT-SG": any number that nobody else takes
-_BOUNDS: Final = Bounds(statement_s=3600.0, lock_s=3600.0, idle_s=60.0)
+LOCK_S: Final = 5.0
+"""How long one waits for whoever is at it, or uses a table, before it is given up: to be tried again by who can be stopped."""
+_STATEMENT_S: Final = 3600.0
 
 _BEGUN: Final = "SELECT to_regclass('merit.migrations') IS NOT NULL"
 _BEGIN: Final = """
@@ -29,6 +31,10 @@ CREATE TABLE IF NOT EXISTS merit.migrations (
     applied_at timestamptz NOT NULL DEFAULT now()
 );
 """
+
+
+class MigrationWaits(Exception):
+    """Somebody else brings the tables up to date just now, or uses them: to be tried again. Nothing is half done."""
 
 
 class Migration(msgspec.Struct, frozen=True):
@@ -54,10 +60,10 @@ def migrations() -> tuple[Migration, ...]:
 def migrate(database: Database, wanted: Sequence[Migration] | None = None) -> int:
     """Brings the tables to where this version wants them; returns how many steps that took.
 
-    Raises `DatabaseUnavailable`, also for what a newer version has made.
+    Raises `MigrationWaits`, and `DatabaseUnavailable`, also for what a newer version has made.
     """
     steps = migrations() if wanted is None else wanted
-    with database.session("migrations", bounds=_BOUNDS) as session:
+    with database.session("migrations", bounds=Bounds(_STATEMENT_S, LOCK_S, idle_s=60.0)) as session:
         return session.run(lambda connection: _migrate(connection, database.place, steps))
 
 
@@ -76,6 +82,16 @@ def check_tables(database: Database) -> None:
 
 
 async def _migrate(connection: asyncpg.Connection[Any], place: str, wanted: Sequence[Migration]) -> int:
+    try:
+        return await _take_steps(connection, place, wanted)
+    except asyncpg.LockNotAvailableError:
+        raise MigrationWaits(
+            f"{place}: the tables are to be brought up to date, but somebody else is at it, or uses them, for more than "
+            f"{LOCK_S:g} s: wait, or look at pg_stat_activity"
+        ) from None
+
+
+async def _take_steps(connection: asyncpg.Connection[Any], place: str, wanted: Sequence[Migration]) -> int:
     steps = 0
     while True:
         if await connection.fetchval(_BEGUN):

@@ -77,7 +77,10 @@ class PostgresReader:
     def size_bytes(self) -> int:
         """See `JournalReader.size_bytes`. What its records hold: the tables take about a tenth more, and keep the room of
         what has been compacted away for what comes."""
-        return self._session.run(lambda connection: connection.fetchval(_SIZE, self.cell)) or 0
+        return self._session.run(self._size)
+
+    async def _size(self, connection: asyncpg.Connection[Any]) -> int:
+        return await connection.fetchval(_SIZE, self.cell) or 0
 
     def close(self) -> None:
         """See `JournalReader.close`."""

@@ -20,6 +20,7 @@ from merit.model.record import JournalError, Record, Tail
 from merit.ports.journal import Fenced, JournalCorrupt, JournalUnavailable, OutcomeUnknown
 from merit.storage import sqlite_compaction, sqlite_format, sqlite_log
 from merit.storage.durable_files import make_directory
+from merit.storage.fail_stop import FailStop
 from merit.storage.leader_lock import LeaderLock
 from merit.storage.record_row import HASH_COLUMN, encode_row
 from merit.storage.sqlite_reader import SqliteReader, open_reader
@@ -53,11 +54,11 @@ class Checkpoint(msgspec.Struct, frozen=True):
     passes: int
 
 
-class SqliteJournal(SqliteReader):
+class SqliteJournal(FailStop, SqliteReader):
     """A `Journal` of `cell` in `directory`, which is made when it is missing. Usable after `lead`.
 
-    `append` belongs to one thread, and with it all but `checkpoint` and `compact`, which may be called from others at the
-    same time. `vfs` names a registered SQLite VFS (fault injection in tests).
+    `append` belongs to one thread, and with it all but `checkpoint`, `compact` and `size_bytes`, which may be called
+    from others at the same time. `vfs` names a registered SQLite VFS (fault injection in tests).
     """
 
     def __init__(self, directory: Path, cell: str, *, vfs: str | None = None) -> None:
@@ -65,7 +66,6 @@ class SqliteJournal(SqliteReader):
         self._vfs = vfs
         self._lock = LeaderLock(directory / LOCK_NAME)
         self._expected = Tail()
-        self._failure: str | None = None
         self._keeper: apsw.Connection | None = None  # for checkpoints and compaction
         self._turn = threading.Lock()  # held by an append, and by the short last pass of a checkpoint
         self._keeping = threading.Lock()  # held by whoever uses the keeper
@@ -98,7 +98,7 @@ class SqliteJournal(SqliteReader):
     def append(self, record: Record) -> None:
         """See `Journal.append`; durable on return."""
         self._check_usable()
-        self._check_fits(record)
+        self._check_follows(record, self._expected)
         writer = self._writer
         row = encode_row(record)
         try:
@@ -277,27 +277,6 @@ class SqliteJournal(SqliteReader):
 
     def _unusable(self, error: OSError) -> JournalUnavailable:
         return JournalUnavailable(f"{self._path.parent}: cannot be used: {error}; check permissions and space")
-
-    def _check_usable(self) -> None:
-        if self._failure is not None:
-            raise JournalUnavailable(self._failure)
-
-    def _check_fits(self, record: Record) -> None:
-        expected = self._expected
-        if record.cell != self.cell:
-            raise Fenced(
-                f"record {record.first} of cell {record.cell!r} was refused: this is the journal of {self.cell!r}"
-            )
-        if (record.first, record.previous, record.epoch) != (expected.next, expected.last_hash, expected.epoch):
-            raise Fenced(
-                f"record {record.first} of epoch {record.epoch} was refused: "
-                f"sequence {expected.next} of epoch {expected.epoch} and the hash before it were expected"
-            )
-
-    def _failed(self, error: JournalError) -> JournalError:
-        """Fail-stop: after an error in writing, only opening anew tells what the disk holds."""
-        self._failure = self._failure or f"a former write failed ({error}): close this journal and open it again"
-        return error
 
     def _note_log(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
         """Called by SQLite after each commit with the length of the log."""

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from merit.app import stores
-from merit.app.control_plane import LEASE_S, Settings
+from merit.app.control_plane import Settings
 from merit.app.follower import SNAPSHOT_EVENTS
 from merit.app.node import run_until_signal
 from merit.gateway.server import CannotListen
@@ -27,6 +27,7 @@ from merit.kernel.quarantine import Stopped
 from merit.model.limits import Limits
 from merit.model.record import JournalError
 from merit.model.retention import Retention
+from merit.ports.journal import LEASE_S
 from merit.storage import sqlite_journal
 from merit.storage.sqlite_journal import SqliteJournal
 from merit.testing.sqlite_faults import FileStep, WatchedVfs
