@@ -66,10 +66,11 @@ async def submitted(tmp_path, *troubles):
         await asyncio.wait_for(running, 20)
 
 
-async def test_while_contents_cannot_be_had_tasks_are_not_refused_but_sent_again(tmp_path):
+async def test_while_contents_cannot_be_had_tasks_are_not_refused_but_sent_again(tmp_path, caplog):
     handle, stores = await submitted(tmp_path, *[BlobUnavailable("planned")] * 2)
     assert handle.id
     assert not stores.troubles
+    assert "Unexpected" not in caplog.text, "nor is it taken for a defect"
 
 
 async def test_contents_that_are_damaged_are_to_be_put_again(tmp_path):
