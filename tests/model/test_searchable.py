@@ -49,6 +49,20 @@ def test_texts_are_those_at_the_marks():
     assert len(texts_at(marked, encode({"whole": ["t"] * 10_000}))) == 500
 
 
+def test_marks_of_what_may_be_missing_and_of_all_values_are_found():
+    schema = {
+        "properties": {
+            "maybe": {"anyOf": [{"type": "string", MARK: True}, {"type": "null"}]},
+            "table": {"type": "object", "additionalProperties": {"type": "string", MARK: True}},
+            "other": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+        }
+    }
+    marked = places(encode(schema))
+    assert set(marked) == {("maybe",), ("table", "")}
+    parameters = {"maybe": "Oslo", "table": {"a": "Bern", "b": "Graz"}, "other": "secret"}
+    assert sorted(texts_at(marked, encode(parameters))) == ["Bern", "Graz", "Oslo"]
+
+
 def test_what_is_no_schema_has_no_marks():
     mark = MARK.encode()
     for schema in (b"", b"{}", mark, b"[" * 100_000 + mark, encode(MARK), encode({MARK: True}), b"\xff" + mark):

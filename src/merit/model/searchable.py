@@ -18,10 +18,12 @@ _DEPTH_MAX: Final = 8
 _PLACES_MAX: Final = 64
 _LOOKED_AT_MAX: Final = 5_000
 _DEFINITION: Final = "#/$defs/"
+_ALL_OF_IT: Final = ("items", "additionalProperties")
+_CHOICES: Final = ("anyOf", "oneOf", "allOf")
 _TEXTS_MAX: Final = 500
 
 Place = tuple[str, ...]
-"""Names of properties, one inside the other; an empty name stands for all items of an array."""
+"""Names of properties, one inside the other; an empty name stands for all items of an array, or all values of an object."""
 
 
 class Marked:
@@ -71,8 +73,11 @@ def places(schema: bytes) -> tuple[Place, ...]:
         properties, reference = part.get("properties"), part.get("$ref")
         if isinstance(properties, dict):
             rest += [(inner, (*here, name)) for name, inner in properties.items()]
-        if "items" in part:
-            rest.append((part["items"], (*here, "")))
+        rest += [(part[name], (*here, "")) for name in _ALL_OF_IT if name in part]
+        for name in _CHOICES:
+            choices = part.get(name)
+            if isinstance(choices, list):
+                rest += [(choice, here) for choice in choices[:_PLACES_MAX]]
         if isinstance(reference, str) and isinstance(definitions, dict) and reference.startswith(_DEFINITION):
             rest.append((definitions.get(reference[len(_DEFINITION) :]), here))
     return tuple(found)
@@ -102,8 +107,8 @@ def _at(value: Any, place: Place) -> Iterator[Any]:
     elif place[0]:
         if isinstance(value, dict) and place[0] in value:
             yield from _at(value[place[0]], place[1:])
-    elif isinstance(value, list):
-        for item in value:
+    elif isinstance(value, list | dict):
+        for item in value.values() if isinstance(value, dict) else value:
             yield from _at(item, place[1:])
 
 
