@@ -16,7 +16,7 @@ from merit.lab.planted import PLANTS
 from merit.lab.simulator import Campaign, SeedFailure, campaign, simulate
 
 SEEDS = 300
-SEEDS_PLANTED_MAX = 500
+SEEDS_PLANTED_MAX = 800
 """Each is found in the first hundred or so now, and worlds change whenever somebody draws once more."""
 
 MET = {

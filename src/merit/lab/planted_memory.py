@@ -17,7 +17,6 @@ from merit.gateway import task_pages
 from merit.gateway.task_pages import TaskPages
 from merit.lab.instead import instead
 from merit.model.record import JournalCorrupt, Record, Tail
-from merit.model.search import TaskQuery
 from merit.model.trail import SignedAnchor
 from merit.ports.read_model import Portion, Reached
 from merit.runtime.anchoring import Anchoring
@@ -156,10 +155,10 @@ def skip_in_anchor() -> AbstractContextManager[None]:
 def lack_in_silence() -> AbstractContextManager[None]:
     """Nobody is told that final tasks may be missing, though the cell has forgotten them and the read model lags."""
 
-    async def known(self: TaskPages, _query: TaskQuery) -> Any:
-        return task_pages._Known(self._cell.state.sequence)
+    def judged(_self: TaskPages, _reached: Reached, sequence: int, _kept_since_ns: int) -> Any:
+        return task_pages._Known(sequence)
 
-    return instead(TaskPages, "_known", known)
+    return instead(TaskPages, "_judged", judged)
 
 
 def forgotten_in_pages() -> AbstractContextManager[None]:
