@@ -1,5 +1,7 @@
 """Lists of tasks, of which the cell has some, the read model some, and both some."""
 
+import asyncio
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -192,6 +194,28 @@ async def test_a_reader_that_fails_is_opened_anew():
     assert past.opened == 2
     await past.memory.close()
     assert past.memory._reader is None
+
+
+async def test_a_question_that_nobody_waits_for_any_more_is_ended_before_the_next_one_is_asked():
+    past = Past([], [a_row(1)])
+    under_way, go, order = threading.Event(), threading.Event(), []
+
+    def slow(_reader):
+        under_way.set()
+        assert go.wait(10)
+        order.append("first")
+
+    given_up = asyncio.create_task(past.memory.ask(slow))
+    await asyncio.to_thread(under_way.wait, 10)
+    given_up.cancel()
+    following = asyncio.create_task(past.memory.ask(lambda _reader: order.append("second")))
+    await asyncio.wait((given_up,))
+    asked, _ = await asyncio.wait((following,), timeout=0.1)
+    assert not asked, "two threads use one reader"
+    go.set()
+    await following
+    assert order == ["first", "second"]
+    await past.memory.close()
 
 
 async def test_text_is_searched_in_what_is_marked_also_in_the_cell():

@@ -9,14 +9,18 @@ from merit.allocation.catalogue import BUILT_IN
 from merit.core.machine import Machine
 from merit.core.state import State
 from merit.kernel.quarantine import Quarantine
+from merit.kernel.waiting import Lookup
 from merit.model.commands import SubmitTasks
+from merit.model.frames import Settled
 from merit.model.limits import SECOND_NS, Limits
+from merit.model.tasks import TaskState
 from merit.ports.cell import CellStopped
 from merit.ports.journal import Fenced
 from merit.runtime import cell as cell_module
 from merit.runtime.cell import CellLoop
 from merit.runtime.elapsed import elapsed_s
 from merit.session.cell_end import CellEnd
+from merit.session.server_end import ServerEnd
 from merit.session.worker_end import WorkerEnd
 from merit.storage.memory_journal import MemoryDisk, MemoryJournal
 from merit.testing.builders import START_NS, TENANT, a_spec, an_offer
@@ -64,6 +68,19 @@ class NothingFound:
         return {}
 
 
+class Busy(NothingFound):
+    """Looks for one thing after the other, each until it is let go."""
+
+    def __init__(self):
+        self.searches = []
+        self.go = asyncio.Semaphore(0)
+
+    async def outcomes(self, ids, tenant):
+        self.searches.append((tenant, ids))
+        await self.go.acquire()
+        return [Settled(name, TaskState.COMPLETED) for name in ids if name != "unknown"]
+
+
 def a_cell(journal, **settings):
     return CellLoop(
         Machine(State(), BUILT_IN, settings.pop("limits", Limits())),
@@ -71,7 +88,7 @@ def a_cell(journal, **settings):
         journal.lead("leader", START_NS),
         "leader",
         Quarantine(),
-        NothingFound(),
+        settings.pop("finder", NothingFound()),
         lambda _schedule, _after_ns, _now_ns: (),
         **settings,
     )
@@ -251,4 +268,31 @@ async def test_when_the_lease_may_be_over_nothing_is_told_until_it_is_renewed():
     await turns()
     await journal.ends(2)
     assert again.result() == []
+    await cell.close()
+
+
+async def test_forgotten_tasks_that_come_up_while_others_are_looked_for_are_looked_for_together():
+    finder = Busy()
+    cell = a_cell(MemoryJournal(MemoryDisk("cell")), finder=finder)
+    one, other, stranger = ServerEnd(), ServerEnd(), ServerEnd(tenant="acme")
+    streams = {end: Stream() for end in (one, other)}
+    for end, stream in streams.items():
+        cell.open_client(end, stream)
+    cell._gather(Lookup(other, ["task 0"]))
+    await turns()
+    for number in range(1, 1_200):
+        cell._gather(Lookup(one if number % 2 else other, [f"task {number}"]))
+    cell._gather(Lookup(one, ["unknown"]))
+    cell._gather(Lookup(stranger, ["its own"]))
+    await turns()
+    assert [(tenant, len(ids)) for tenant, ids in finder.searches] == [(TENANT, 1), ("acme", 1)]
+    for _ in range(4):
+        finder.go.release()
+        await turns()
+    assert [(tenant, len(ids)) for tenant, ids in finder.searches[2:]] == [(TENANT, 1_000), (TENANT, 200)]
+    for place, (end, stream) in enumerate(((other, streams[other]), (one, streams[one]))):
+        sent = [outcome.task for frame in stream.told for outcome in frame.outcomes]
+        assert sent + [outcome.task for outcome in end._outcomes] == [f"task {n}" for n in range(place, 1_200, 2)]
+    assert [refusal.task for frame in streams[one].told for refusal in frame.refusals] == ["unknown"]
+    assert not cell._wanted
     await cell.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -25,6 +26,8 @@ class Memory:
         self._open_reader = open_reader
         self._reader: ReadModelReader | None = None
         self._one_at_a_time = asyncio.Lock()
+        self._asking = threading.Lock()
+        """Whoever is canceled gives the other lock back while its thread still uses the reader."""
 
     async def ask(self, question: Callable[[ReadModelReader], Answer]) -> Answer:
         """The answer to a question, which is asked once more of a reader that is opened anew if the one there is fails: the
@@ -33,6 +36,10 @@ class Memory:
             return await asyncio.to_thread(self._ask, question)
 
     def _ask(self, question: Callable[[ReadModelReader], Answer]) -> Answer:
+        with self._asking:
+            return self._answer(question)
+
+    def _answer(self, question: Callable[[ReadModelReader], Answer]) -> Answer:
         if self._reader is not None:
             try:
                 return question(self._reader)
@@ -48,7 +55,11 @@ class Memory:
     async def close(self) -> None:
         """Frees what is open, once the question under way is answered."""
         async with self._one_at_a_time:
-            await asyncio.to_thread(self._shut)
+            await asyncio.to_thread(self._end)
+
+    def _end(self) -> None:
+        with self._asking:
+            self._shut()
 
     def _shut(self) -> None:
         reader, self._reader = self._reader, None

@@ -58,7 +58,7 @@ class CannotTell(JournalError):
 
 
 class TaskFinder:
-    """Looks tasks up; one search at a time, each for as many tasks as were asked for meanwhile.
+    """Looks tasks up, one search at a time.
 
     All methods raise `JournalError`, and `CannotTell` for what would have to be taken for new without being so.
 
