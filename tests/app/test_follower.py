@@ -2,6 +2,7 @@
 
 import logging
 import random
+from threading import Event
 
 import pytest
 from hypothesis import given, settings
@@ -20,6 +21,7 @@ from merit.model.search import TaskQuery, TaskRow, WorkerQuery
 from merit.ports.archive import ArchiveUnavailable
 from merit.ports.read_model import Portion, Superseded
 from merit.ports.signer import SignerUnavailable
+from merit.ports.snapshots import SnapshotUnavailable
 from merit.storage.memory_archive import MemoryArchive
 from merit.storage.memory_journal import MemoryDisk, MemoryJournal
 from merit.storage.memory_read_model import MemoryReadModel
@@ -120,7 +122,7 @@ def kill(follower):
 @pytest.fixture(autouse=True)
 def _small_portions(monkeypatch):
     monkeypatch.setattr(follower_module, "PORTION_EVENTS", 30)
-    monkeypatch.setattr(retaining_module, "PORTION_EVENTS", 50)
+    monkeypatch.setattr(retaining_module, "ARCHIVED_AT_A_TIME", 50)
 
 
 def test_what_can_be_searched_is_what_a_projection_of_everything_at_once_has():
@@ -190,6 +192,67 @@ def test_two_followers_cannot_both_write():
 
 
 # Months
+
+
+def test_nothing_is_done_behind_what_failed():
+    follower = Followed().begun()
+    done, go_on = [], Event()
+
+    def fail():
+        go_on.wait()
+        raise SnapshotUnavailable("disk full")
+
+    follower._hand_over(fail)
+    follower._hand_over(lambda: done.append("the next"))
+    go_on.set()
+    with pytest.raises(SnapshotUnavailable):
+        follower.end()
+    assert done == []
+
+
+def test_whoever_was_superseded_does_nothing_more():
+    followed = Followed(snapshot_events=20)
+    one, other = followed.begun(), followed.begun()
+    followed.live(8)
+    followed.go_on(other)
+    stored = dict(followed.snapshots.sequences())
+    followed.live(8)
+    with pytest.raises(Superseded):
+        one.step()
+        one.end()
+    kill(one)
+    assert followed.snapshots.sequences() == stored
+    done = []
+    other = followed.begun()
+    followed.model.write(Portion(followed.model.reached().sequence, replace(followed.model.reached(), sequence=1_000)))
+    other._hand_over(lambda: done.append("dropped"))
+    with pytest.raises(Superseded, match=r"is at 1,000, and not at .* another follower is at work"):
+        settle(other)
+    assert done == []
+
+
+@pytest.mark.parametrize(("killed", "bytes_max"), [(False, 15_000), (True, 25_000)])
+def test_the_journal_begins_with_a_snapshot_though_they_are_too_large(killed, bytes_max):
+    retention = Retention(journal_keep_s=1.0 * DAY_S, audit_horizon_s=1.0 * DAY_S, snapshots_bytes_max=bytes_max)
+    followed = Followed(retention, snapshot_events=20)
+    follower = followed.begun()
+    compact = first = 0
+    for _ in range(60):
+        # Much comes between the moment when it says how far the journal may go and that when it has gone.
+        followed.live(5, HOUR_NS)
+        if killed:
+            kill(follower)
+            follower = followed.begun()
+        while follower.step():
+            pass
+        settle(follower)
+        while followed.journal.base().next < compact:
+            followed.journal.compact(compact)
+        first = followed.journal.base().next
+        assert first == 1 or first - 1 in followed.snapshots.sequences()
+        compact = follower.report().compact
+    assert first > 1
+    assert len(followed.snapshots.sequences()) < 9
 
 
 def test_months_stay_bounded_and_nothing_of_the_last_day_goes():

@@ -28,6 +28,9 @@ import json, os, signal, sys, time
 def say(sequence, hurries=False, **alarms):
     print(json.dumps(dict(sequence=sequence, time_ns=7, snapshot=3, anchored=2, journal_first=1, compact=0, hurries=hurries,
                           alarms=alarms)), flush=True)
+def until_there_is(path):
+    while not os.path.exists(path):
+        time.sleep(0.01)
 orders = json.loads(sys.argv[1])
 """
 
@@ -55,12 +58,15 @@ async def until(holds):
             await asyncio.sleep(0.01)
 
 
-async def test_what_it_says_is_its_standing(stores):
-    async with fake(stores, "say(4); time.sleep(0.2); say(10, disk='make space'); time.sleep(60)") as process:
+async def test_what_it_says_is_its_standing(stores, tmp_path):
+    go = tmp_path / "go"
+    script = f"say(4); until_there_is({str(go)!r}); say(10, disk='make space'); time.sleep(60)"
+    async with fake(stores, script) as process:
         assert not await process.reached(10, 0.01)
         assert await process.reached(4, WAIT_S)
         assert process.standing().lag_events == 6
         waiting = [asyncio.create_task(process.reached(sequence, WAIT_S)) for sequence in (9, 10)]
+        go.touch()
         assert await asyncio.gather(*waiting) == [True, True]
         assert await process.reached(10, 0)
         process.look()
@@ -72,13 +78,14 @@ async def test_what_it_says_is_its_standing(stores):
 
 
 async def test_one_that_dies_is_started_again_and_told_of_meanwhile(stores, tmp_path, caplog):
+    go = tmp_path / "go"
     script = f"""
 mark = {str(tmp_path / "mark")!r}
 if not os.path.exists(mark):
     open(mark, "w").close()
     say(5)
     os.kill(os.getpid(), signal.SIGKILL)
-time.sleep(0.3)
+until_there_is({str(go)!r})
 say(10)
 time.sleep(60)
 """
@@ -88,6 +95,7 @@ time.sleep(60)
             (alarm,) = process.standing().alarms
             assert "was ended by signal 9" in alarm
             assert "started again" in alarm
+            go.touch()
             assert await process.reached(10, WAIT_S)
             assert not process.standing().alarms
             process.look()
@@ -143,15 +151,16 @@ time.sleep(60)
     assert not caplog.records
 
 
-async def test_one_that_is_far_behind_gives_way_to_one_that_hurries(stores, monkeypatch):
+async def test_one_that_is_far_behind_gives_way_to_one_that_hurries(stores, tmp_path, monkeypatch):
     monkeypatch.setattr(following, "LAG_EVENTS_MAX", 10)
-    script = """
+    go = tmp_path / "go"
+    script = f"""
 if not orders["hurry"]:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     say(1)
     time.sleep(60)
 say(2, hurries=True)
-time.sleep(0.2)
+until_there_is({str(go)!r})
 say(100, hurries=True)
 say(100)
 time.sleep(60)
@@ -163,6 +172,7 @@ time.sleep(60)
         assert await process.reached(2, WAIT_S)
         assert process._hurries
         process.look()
+        go.touch()
         assert await process.reached(100, WAIT_S)
         await until(lambda: not process._hurries)
         process.look()

@@ -30,6 +30,7 @@ class Slow(MemoryJournal):
         self.answers = threading.Event()
         self.answers.set()
         self.away = False
+        self.asked = self.refused = 0
 
     def compact(self, until):
         if self.compactions:
@@ -37,8 +38,10 @@ class Slow(MemoryJournal):
         return super().compact(until)
 
     def size_bytes(self):
+        self.asked += 1
         assert self.answers.wait(WAIT_S)
         if self.away:
+            self.refused += 1
             raise JournalUnavailable("planned")
         return super().size_bytes()
 
@@ -91,13 +94,14 @@ async def test_the_size_is_known_without_waiting_for_what_does_not_answer(tmp_pa
         await until(keeping.journal_bytes)
         before = keeping.journal_bytes()
         journal.answers.clear()
-        await asyncio.sleep(0.2)  # by now somebody waits for it
+        asked = journal.asked
+        await until(lambda: journal.asked > asked)  # and waits for the answer
         began_s = time.monotonic()
         assert keeping.journal_bytes() == before
         assert time.monotonic() - began_s < 0.1
         journal.away = True
         journal.answers.set()
-        await asyncio.sleep(0.2)
+        await until(lambda: journal.refused > 1)  # so that it has heard the first one
         assert keeping.journal_bytes() == before
         journal.away = False
         await fill(journal, journal.tail(), [5])

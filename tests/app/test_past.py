@@ -37,6 +37,7 @@ from merit.storage.memory_journal import MemoryDisk, MemoryJournal
 from merit.storage.memory_read_model import MemoryReadModel
 from merit.storage.memory_snapshots import MemorySnapshots
 from merit.testing.builders import START_NS, allocate, an_id, attach, completed, say, submit, with_terms
+from merit.testing.read_model_contract import a_worker
 from tests.app.recorded_life import Recorded, a_busy_life
 
 
@@ -297,6 +298,34 @@ async def test_tasks_that_had_been_forgotten_by_then_are_told_of_as_of_then(reme
         assert (await client.task(an_id(2)))["result"] == "2"
         with pytest.raises(MeritError, match="no task"):
             await client.task(an_id(3))
+
+
+async def test_a_task_whose_id_came_again_is_told_of_as_of_then():
+    recorded = Recorded(Limits(grace_ns=0, finals_max=1), id_time_ns(an_id(1)))
+    machine = recorded.machine
+    attach(machine, granted=100)
+    ends = []
+    for number, result in ((1, b'"first"'), (2, b'"other"'), (3, b'"other"'), (1, b'"second"'), (4, b'"other"')):
+        submit(machine, with_terms(number))
+        allocate(machine)
+        recorded.close()
+        say(machine, reports=[completed(number, result=result)])
+        recorded.close()
+        ends.append(recorded.disk.tail.next - 1)
+    reader, model = MemoryJournal(recorded.disk), projected(recorded)
+    for end, told in ((ends[2], "first"), (ends[3], "second"), (ends[4], "second")):
+        cell = cell_at(reader, recorded.snapshots, instant_after(reader, recorded.snapshots, end))
+        async with served(cell, stores(recorded, model)) as address, AsyncClient(address) as client:
+            assert (await client.task(an_id(1)))["result"] == told
+
+
+def test_a_page_of_workers_is_full_though_many_have_changed_since():
+    model = MemoryReadModel()
+    since = [a_worker(f"a{number:04}", sequence=9) for number in range(1_500)]
+    model.write(Portion(0, Reached(9, 1), workers=[*since, a_worker("b", sequence=1), a_worker("c", sequence=2)]))
+    rows = RowsUntil(model, 5, 1)
+    assert [row.worker for row in rows.workers(WorkerQuery(), "", 1)] == ["b"]
+    assert [row.worker for row in rows.workers(WorkerQuery(), "b", 10)] == ["c"]
 
 
 def test_a_worker_is_told_of_as_of_then():

@@ -116,7 +116,7 @@ def test_terms_come_and_go_and_connections_do_not_become_more(open_shared, postg
 
 
 async def test_a_node_that_finds_others_at_the_tables_waits_and_can_be_stopped(
-    tmp_path, open_shared, postgres, monkeypatch
+    tmp_path, open_shared, postgres, monkeypatch, caplog
 ):
     monkeypatch.setattr(postgres_migrations, "LOCK_S", 0.2)
     url = postgres.new_database()
@@ -134,7 +134,12 @@ async def test_a_node_that_finds_others_at_the_tables_waits_and_can_be_stopped(
         await asyncio.wait_for(running, 20)
         return led.is_set()
 
-    assert not await run_until(lambda _: asyncio.sleep(1.0))
+    async def tried_again(_):
+        async with asyncio.timeout(20):
+            while caplog.text.count("stands by") < 2:
+                await asyncio.sleep(0.01)
+
+    assert not await run_until(tried_again)
     at_it.terminate()
     assert await run_until(lambda led: asyncio.wait_for(led.wait(), 20))
 

@@ -6,7 +6,7 @@ import pytest
 
 from merit.allocation.catalogue import BUILT_IN
 from merit.allocation.least_loaded import LeastLoaded
-from merit.app import strategies
+from merit.app import plug_ins
 from merit.app.strategies import GROUP, load_strategies
 
 
@@ -16,7 +16,7 @@ def load(monkeypatch):
 
     def with_these(*points):
         found = [EntryPoint(name, value, GROUP) for name, value in points]
-        monkeypatch.setattr(strategies, "entry_points", lambda group: found if group == GROUP else [])
+        monkeypatch.setattr(plug_ins, "entry_points", lambda group: found if group == GROUP else [])
         load_strategies.cache_clear()
         return load_strategies()
 

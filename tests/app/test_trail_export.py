@@ -199,7 +199,7 @@ def test_the_read_model_says_where_to_look(lived, signer, monkeypatch):
     from merit.core.projecting import Projection
     from merit.core.state import State
 
-    projection = Projection(State())
+    projection = Projection(State(profiles_max=10))  # as the leader had said, before the first record
     records = list(lived.journal.read())
     for record in records[:-12]:
         projection.fold(record)
@@ -224,6 +224,18 @@ def test_the_read_model_says_where_to_look(lived, signer, monkeypatch):
         # The end of a dead one is not known from its events: it could have been looked at by somebody since.
         assert read < without - 10 if number == DEAD else read <= without + 20
         read = 0
+
+
+def test_a_task_whose_id_was_made_by_a_clock_that_was_ahead_is_found_when_it_has_ended(signer):
+    lived = Lived()
+    lived.now_ns -= 2 * SECOND_NS
+    lived.record(b.attach(lived.machine, granted=1, now_ns=lived.now_ns))
+    lived.submit(COMPLETED)
+    lived.bind()
+    lived.wait(3)
+    lived.say(reports=[b.completed(COMPLETED)])
+    trail = check_trail(document(COMPLETED, lived.journal, MemoryArchive(CELL), signer))
+    assert trail.task.state is TaskState.COMPLETED
 
 
 def test_what_is_not_there_is_said(lived, signer):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import pytest
 
-from merit import AsyncClient, ResultExpired, Searchable, Where
+from merit import AsyncClient, Refused, ResultExpired, Searchable, Where
 from merit.app.control_plane import ControlPlane, Settings
 from merit.model.frames import Settled
 from merit.model.limits import SECOND_NS, Limits
@@ -75,6 +75,8 @@ async def test_what_the_cell_has_forgotten_is_found_in_the_read_model(where_it_i
         bad = await merit.submit("shelve", {"title": "bad"}, attempts_max=1)
         assert not (await bad.wait()).ok
         ids = [handle.id for handle in handles]
+        with pytest.raises(Refused, match=r"at_least: .* nothing has happened after"):
+            await asyncio.wait_for(merit.tasks(at_least=10**6), 5)  # at once: it is not asked again and again
         assert await found(merit) == [bad.id, *ids[::-1], first.id]
         assert set(await found(merit, text="unicode vol")) == set(ids)
         assert await found(merit, text="volume 17") == [ids[17]]

@@ -167,7 +167,7 @@ async def test_nodes_wait_for_a_database_that_crashes_in_the_middle_of_work_and_
             said = [node.printed for node in nodes]
             server.end(signal.SIGQUIT)
             done = len(handles)
-            await asyncio.sleep(0.5)  # long enough for everybody to meet it
+            await asyncio.gather(*(node.says("WARNING", after) for node, after in zip(nodes, said, strict=True)))
             assert len(handles) <= done + 1, "acknowledged while there was no database"
             server.resume()
             ways = [asyncio.create_task(node.leads(before)) for node, before in zip(nodes, said, strict=True)]

@@ -53,7 +53,7 @@ def test_the_program_in_the_readme(greeting: Fleet):
 
 def test_the_program_in_the_how_to(greeting: Fleet):
     text = (ROOT / "docs" / "submit-and-wait.md").read_text()
-    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    _, block = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     said = run(greeting, "-c", block).splitlines()
     assert said[0] == "hello world"
     assert said[-1] == "hello 4999"

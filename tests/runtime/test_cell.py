@@ -115,12 +115,12 @@ async def test_a_cell_that_was_stopped_in_the_middle_of_its_work_hears_the_worke
     hello = worker.frame()
     assert hello is not None
     cell.worker_frame(end, hello)
-    await asyncio.sleep(0.01)
+    await turns()
     assert cell.attached == {"w1"}
     # A batch was about to be handled when the process was stopped: it comes before whatever looks for such a gap.
     cell._wake()
     now_s = 60.0
-    await asyncio.sleep(0.01)
+    await turns()
     assert cell.attached == {"w1"}, "lost for the silence of the cell itself"
     await cell.close()
 

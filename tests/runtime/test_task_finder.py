@@ -5,13 +5,15 @@ import os
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from merit.core.codec import encode_event
 from merit.core.projecting import Projection
+from merit.core.recollect import NotRemembered
 from merit.core.state import KeyEntry, State
 from merit.core.submitting import asked_for
 from merit.model.events import TaskSubmitted
-from merit.model.ids import id_time_ns
+from merit.model.ids import id_time_ns, make_id
 from merit.model.limits import SECOND_NS
 from merit.model.record import seal
 from merit.model.tasks import Priority, TaskState, Terms
@@ -22,7 +24,7 @@ from merit.storage.memory_journal import MemoryDisk, MemoryJournal
 from merit.storage.memory_read_model import MemoryReadModel
 from merit.storage.sqlite_journal import SqliteJournal
 from merit.storage.sqlite_reader import open_reader
-from merit.testing.builders import START_NS, a_spec, an_id, completed, say, submit, with_terms
+from merit.testing.builders import START_NS, a_spec, an_id, attach, completed, say, submit, with_terms
 from merit.testing.read_model_contract import a_row
 from tests.app.a_life import Life
 
@@ -81,8 +83,13 @@ class Remembered:
         self.model.write(Portion(0, Reached(projection.state.sequence, 1), tasks, workers))
 
     def finder(self, **changed):
-        given = {"open_read_model": self.model.opened, "state": None, **changed}
-        return TaskFinder(lambda: MemoryJournal(self.disk), **given)
+        given = {
+            "open_reader": lambda: MemoryJournal(self.disk),
+            "open_read_model": self.model.opened,
+            "state": None,
+            **changed,
+        }
+        return TaskFinder(**given)
 
 
 @pytest.mark.parametrize("known", [0, 1, 17, 60, 1_000])
@@ -108,19 +115,12 @@ async def test_tasks_are_found_whole_wherever_they_are_remembered(known):
 async def test_only_what_the_read_model_does_not_know_is_looked_for_in_the_journal():
     past = Remembered()
     past.know(1_000)
-    read = []
-
-    class Watched(MemoryJournal):
-        def read(self, first=None, last=None):
-            for record in super().read(first, last):
-                read.append(record.first)
-                yield record
-
-    finder = TaskFinder(lambda: Watched(past.disk), past.model.opened)
+    journal = Watched(past.disk)
+    finder = past.finder(open_reader=lambda: journal)
     assert len(await finder.tasks([an_id(20)])) == 1
     assert await finder.tasks([an_id(999)]) == []
     assert await finder.keys([("default", "nobody's")]) == {}
-    assert 0 < len(read) < len(past.disk.records) / 2
+    assert 0 < len(journal.seen) < len(past.disk.records) / 2
 
 
 async def test_after_compaction_a_task_is_shown_without_its_contents_and_its_outcome_says_so():
@@ -151,6 +151,118 @@ def compacted(tasks=40, record=60):
     while past.life.journal.compact(until) < until:
         pass
     return past
+
+
+class Watched(MemoryJournal):
+    """Notes which records were read."""
+
+    def __init__(self, disk):
+        super().__init__(disk)
+        self.seen = []
+
+    def read(self, first=None, last=None):
+        for record in super().read(first, last):
+            self.seen.append(record.first)
+            yield record
+
+    def close(self):
+        """It is looked at afterwards."""
+
+
+def forgetful(hours=200, forgotten=150):
+    """A task an hour, of which the read model has forgotten those of the first hours; each takes a moment."""
+    past = Remembered(tasks=0)
+    for number in range(1, hours + 1):
+        past.life.now_ns = id_time_ns(an_id_at(number))
+        past.life.tell(attach, "w1", granted=1_000)
+        past.life.tell(submit, replace(a_spec(number, parameters=b'{"n":%d}' % number), id=an_id_at(number)))
+        past.life.bind()
+        past.life.now_ns += 1_000_000
+        past.life.tell(say, "w1", reports=[replace(completed(number), task=an_id_at(number))])
+    past.know(len(past.disk.records))
+    while past.model.forget(id_time_ns(an_id_at(forgotten + 1)), 10):
+        pass
+    return past
+
+
+def an_id_at(hour, number=0):
+    return make_id(id_time_ns(an_id(0)) + hour * 3600 * SECOND_NS, number.to_bytes(10, "big"))
+
+
+async def test_what_the_read_model_has_forgotten_is_found_in_the_journal():
+    past = forgetful()
+    assert past.model.tasks([an_id_at(7)]) == []
+    journal = Watched(past.disk)
+    finder = past.finder(open_reader=lambda: journal)
+    task = await finder.task(an_id_at(7))
+    assert (task.state, task.parameters, task.result) == (TaskState.COMPLETED, b'{"n":7}', b'"done"')
+    assert [outcome.task for outcome in await finder.outcomes([an_id_at(150), an_id_at(151)], "default")] == [
+        an_id_at(151),
+        an_id_at(150),
+    ]
+
+
+async def test_what_is_new_does_not_make_the_journal_be_read():
+    past = forgetful()
+    journal = Watched(past.disk)
+    finder = past.finder(open_reader=lambda: journal)
+    # Younger than all that was forgotten, whatever the client's clock says.
+    new = [an_id_at(hour, number) for hour in (153, 200, 300) for number in range(1, 100)]
+    assert await finder.outcomes(new, "default") == []
+    assert journal.seen == []
+    # Nobody has it, and it could have been forgotten: only as far as that goes.
+    assert await finder.tasks([an_id_at(140, 1)]) == []
+    read = [record for record in past.disk.records if record.first in set(journal.seen[20:])]
+    assert 0 < len(read) < 4 * 15 + 20
+    with pytest.raises(NotRemembered, match=f"^there is no task {an_id_at(140, 1)} in this cell$"):
+        await finder.task(an_id_at(140, 1))
+
+
+async def test_one_that_ended_long_after_it_came_is_found_by_its_submission():
+    past = forgetful()
+    past.model.clear()
+    rows = [a_row(500, ended_ns=id_time_ns(an_id_at(7)))]
+    past.model.write(Portion(0, Reached(past.life.tail[0] - 1, 1), rows))
+    # All that is known of what was forgotten is roughly so: this one ended a moment after what is there.
+    task = await past.finder().task(an_id_at(7))
+    assert task.state is TaskState.COMPLETED
+
+
+async def test_a_read_model_that_has_nothing_left_may_have_forgotten_everything():
+    past = forgetful()
+    while past.model.forget(2**62, 100):
+        pass
+    assert past.model.oldest_ns() == 0
+    assert [task.id for task in await past.finder().tasks([an_id_at(199), an_id_at(199, 1)])] == [an_id_at(199)]
+
+
+async def test_of_what_nobody_can_remember_it_is_not_said_that_it_never_was():
+    past = forgetful()
+    cut = next(record.first for record in past.disk.records if record.time_ns >= id_time_ns(an_id_at(100)))
+    while past.life.journal.compact(cut) < cut:
+        pass
+    finder = past.finder()
+    assert (await finder.task(an_id_at(120))).result == b'"done"'
+    for lost in (an_id_at(7), an_id_at(99, 5)):
+        with pytest.raises(NotRemembered, match=f"^if task {lost} was ever .* not remembered any more"):
+            await finder.task(lost)
+    # It may be said again all the same: then it is new.
+    assert await finder.outcomes([an_id_at(7)], "default") == []
+    for new in (an_id_at(120, 1), an_id_at(180, 1)):
+        with pytest.raises(NotRemembered, match=r"^there is no task"):
+            await finder.task(new)
+
+
+async def test_while_the_read_model_is_made_anew_the_journal_is_read_from_where_the_task_can_be():
+    past = forgetful()
+    past.know(4)
+    journal = Watched(past.disk)
+    finder = past.finder(open_reader=lambda: journal)
+    assert (await finder.task(an_id_at(190))).result == b'"done"'
+    assert len(journal.seen) < 150, "11 hours of 200, twice, and where they begin"
+    journal.seen.clear()
+    assert await finder.outcomes([an_id_at(300)], "default") == []
+    assert len(journal.seen) < 20
 
 
 def unavailable():
@@ -202,7 +314,8 @@ async def test_from_where_the_read_model_reaches_the_journal_there_is_an_answer(
             await question
     past.model.write(Portion(first - 2, Reached(first - 1, 1)))
     assert await past.finder().tasks([an_id(2)]) == []
-    assert await past.finder().keys(OLD_KEY) == {}
+    past.model.write(Portion(first - 1, Reached(past.life.tail[0] - 1, 1)))
+    assert await past.finder().keys(OLD_KEY) == {}, "nor is it that of one which came before and has ended since"
 
 
 async def test_a_task_whose_end_alone_is_left_and_not_known_yet_is_not_taken_for_new():
@@ -287,6 +400,65 @@ async def test_keys_are_those_of_final_tasks_of_late_ones_and_of_old_ones_that_l
     assert found["default", "final"].content == bytes.fromhex("0f" * 16)
     assert found["default", "live"].content == asked_for(with_terms(4))
     assert len(await past.finder(state=State(tasks={live.id: live, young.id: young})).keys(names)) == 4
+
+
+def ended_late():
+    """A task with a key that came while the read model knew everything, and has ended since; nor does the cell have it."""
+    past = Remembered(tasks=3)
+    past.life.tell(submit, with_terms(41, idempotency_key="late"))
+    submitted = past.life.tail[0] - 1
+    past.life.go_on(3)
+    past.know(len(past.disk.records))
+    past.life.tell(say, "w1", reports=[completed(41)])
+    past.life.tell(submit, with_terms(42, idempotency_key="later"))
+    return past, submitted
+
+
+ASKED_LATE = [("default", "late"), ("default", "later"), ("default", "none")]
+
+
+async def test_the_key_of_a_task_that_came_before_and_ended_after_what_the_read_model_knows_is_found_in_the_journal():
+    past, submitted = ended_late()
+    assert submitted <= past.model.reached().sequence
+    found = await past.finder().keys(ASKED_LATE)
+    assert {key: entry.task for (_, key), entry in found.items()} == {"late": an_id(41), "later": an_id(42)}
+    assert found["default", "late"].content == asked_for(with_terms(41))
+
+
+async def test_a_key_whose_submit_has_left_the_journal_is_not_taken_for_new_until_the_read_model_knows_it():
+    past, submitted = ended_late()
+    while past.life.journal.compact(submitted + 1) <= submitted:
+        pass
+    assert len(await past.finder().keys(ASKED_LATE[1:2])) == 1
+    with pytest.raises(CannotTell, match=r"has only come to"):
+        await past.finder().keys(ASKED_LATE)
+    reached = past.model.reached().sequence
+    row = a_row(41, idempotency_key="late")
+    past.model.write(Portion(reached, Reached(past.life.tail[0] - 1, 1), [row]))
+    assert [entry.task for entry in (await past.finder().keys(ASKED_LATE[:1])).values()] == [an_id(41)]
+    assert await past.finder().keys(ASKED_LATE[2:]) == {}
+
+
+@pytest.mark.parametrize("cell", ["has it", "has all keys since"])
+async def test_it_is_looked_for_only_where_the_cell_may_have_forgotten_it(cell):
+    past, _ = ended_late()
+    state = State(keys_ns=SECOND_NS)
+    if cell == "has it":
+        task = a_row(41).task
+        state.tasks[task.id] = task
+    else:
+        state.keys["default", "old"] = KeyEntry(an_id(9), b"", id_time_ns(an_id(41)) - 3601 * SECOND_NS)
+    read = []
+
+    class Watched(MemoryJournal):
+        def read(self, first=None, last=None):
+            for record in super().read(first, last):
+                read.append(record.last)
+                yield record
+
+    finder = TaskFinder(lambda: Watched(past.disk), past.model.opened, state)
+    assert set(await finder.keys(ASKED_LATE[1:])) == {ASKED_LATE[1]}
+    assert min(read) > past.model.reached().sequence
 
 
 async def test_the_key_of_a_task_that_has_just_ended_is_found_in_the_cell():

@@ -137,6 +137,25 @@ def test_a_large_one_is_measured_in_parts(open_database, monkeypatch):
     assert 0.95 * model.size_bytes() < whole < 1.05 * model.size_bytes()
 
 
+def test_one_of_another_format_answers_nothing_and_says_which_it_has(open_database, postgres, postgres_url):
+    database = open_database()
+    write(PostgresReadModel(database, "cell"), [a_row(1)], [a_worker("w")])
+    reader = PostgresReadModelReader(database, "cell")
+    questions = (
+        lambda: reader.find(TaskQuery(), ALL, 10),
+        lambda: reader.tasks([a_row(1).id]),
+        lambda: reader.keys([("default", "k")]),
+        lambda: reader.workers(WorkerQuery(), "", 10),
+        reader.reached,
+    )
+    postgres.sql("UPDATE merit.reached SET format = 99", postgres_url)
+    for question in questions:
+        with pytest.raises(ReadModelUnavailable, match="it has format 99, and this version of Merit has format 1"):
+            question()
+    postgres.sql("UPDATE merit.reached SET format = 1", postgres_url)
+    assert len(reader.workers(WorkerQuery(), "", 10)) == 1
+
+
 def test_it_is_cleared_in_portions_and_who_opens_it_next_goes_on(open_database, monkeypatch):
     monkeypatch.setattr(model_module, "_DROPPED_AT_A_TIME", 100)
     database = open_database()
@@ -172,8 +191,8 @@ def test_a_read_model_of_another_version_is_begun_anew(open_database, postgres, 
     write(PostgresReadModel(database, "cell"), [a_row(1)])
     reader = PostgresReadModelReader(database, "cell")
     assert reader.reached().sequence == 1
-    postgres.sql("UPDATE merit.reached SET format = 0", postgres_url)
-    with pytest.raises(ReadModelUnavailable, match="another version"):
+    postgres.sql("UPDATE merit.reached SET format = 99", postgres_url)
+    with pytest.raises(ReadModelUnavailable, match="it has format 99"):
         reader.reached()
     model = PostgresReadModel(database, "cell")
     assert model.reached().sequence == 0

@@ -12,8 +12,8 @@ import pytest
 from merit.model.search import TaskQuery
 from merit.model.tasks import TaskState
 from merit.ports.read_model import Portion, Reached, ReadModelUnavailable
+from merit.storage import search_terms
 from merit.storage import sqlite_read_model as module
-from merit.storage import sqlite_read_model_reader as reader_module
 from merit.storage.sqlite_read_model import SqliteReadModel
 from merit.storage.sqlite_read_model_format import APPLICATION_ID, FILE_FORMAT
 from merit.storage.sqlite_read_model_reader import open_read_model
@@ -139,7 +139,7 @@ def test_a_directory_that_cannot_be_is_named(tmp_path):
 
 def test_large_portions_go_in_by_parts_and_large_pages_come_out_by_parts(path, monkeypatch):
     monkeypatch.setattr(module, "_ENCODED_BYTES_MAX", 20_000)
-    monkeypatch.setattr(reader_module, "_PAGE_BYTES_MAX", 20_000)
+    monkeypatch.setattr(search_terms, "PAGE_BYTES_MAX", 20_000)
     model = SqliteReadModel(path, "cell")
     rows = [a_row(order, state=TaskState.DEAD, error="e" * 4_000) for order in range(1, 30)]
     write(model, rows)
@@ -147,7 +147,7 @@ def test_large_portions_go_in_by_parts_and_large_pages_come_out_by_parts(path, m
     assert [row.order for row in page.rows] == [29, 28]
     assert (page.more, page.before) == (True, 28)
     assert [row.order for row in pages(model, TaskQuery(capability="echo"))] == list(range(29, 0, -1))
-    monkeypatch.setattr(reader_module, "_PAGE_BYTES_MAX", 1)
+    monkeypatch.setattr(search_terms, "PAGE_BYTES_MAX", 1)
     assert len(pages(model, TaskQuery())) == 29
     model.close()
 

@@ -32,7 +32,7 @@ from merit.model.trail import SignedAnchor
 from merit.ports.archive import Archive, ArchiveUnavailable
 from merit.ports.blobs import Blobs
 from merit.ports.journal import JournalCompacted, JournalReader
-from merit.ports.read_model import Portion, Reached, ReadModel
+from merit.ports.read_model import Portion, Reached, ReadModel, Superseded
 from merit.ports.signer import Signer, SignerUnavailable
 from merit.ports.snapshots import SnapshotStore
 from merit.runtime.anchoring import Anchoring
@@ -300,10 +300,25 @@ class JournalFollower:
                 self._cannot_anchor(error)
 
     def _hand_over(self, job: Callable[[], None]) -> None:
-        """Have something done in the thread, in its turn; raises what one before it raised."""
+        """Have something done in the thread, in its turn; raises what one before it raised.
+
+        Nothing is done behind what failed, nor once another follower is at work: it would be done by what is known no more,
+        and a snapshot be let go to which the journal is compacted.
+        """
         while len(self._jobs) >= _JOBS_MAX:
             self._jobs.popleft().result()
-        self._jobs.append(self._thread.submit(job))
+        before = self._jobs[-1] if self._jobs else None
+
+        def in_turn() -> None:
+            if before is not None:
+                before.result()
+            if (reached := self._read_model.reached()) != self._reached:
+                raise Superseded(
+                    f"the read model is at {reached.sequence:,}, and not at {self._reached.sequence:,}: another follower is at work"
+                )
+            job()
+
+        self._jobs.append(self._thread.submit(in_turn))
 
     def _write(self, portion: Portion) -> None:
         self._read_model.write(portion)

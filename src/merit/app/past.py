@@ -9,6 +9,7 @@ from typing import Final
 from msgspec import Struct
 
 from merit.app.journal_until import JournalUntil
+from merit.app.judges import load_panel
 from merit.app.past_cell import PastCell
 from merit.app.restore import restore
 from merit.app.strategies import load_strategies
@@ -100,4 +101,4 @@ def cell_at(
 ) -> PastCell:
     """The cell as it was at that moment. Raises as ``fold_until``."""
     state = fold_until(reader, snapshots, instant.sequence, progress)
-    return PastCell(reader.cell, desk_of(state, instant.time_ns, load_strategies(), Limits()))
+    return PastCell(reader.cell, desk_of(state, instant.time_ns, load_strategies(), Limits(), load_panel()))

@@ -8,7 +8,7 @@ import msgspec
 
 from merit.core.state import KeyEntry
 from merit.model.search import TaskQuery, TaskRow, WorkerQuery, WorkerRow
-from merit.ports.read_model import Reached, ReadModelReader, TaskPage
+from merit.ports.read_model import ORDER_END, PAGE_MAX, Reached, ReadModelReader, TaskPage
 
 
 class RowsUntil:
@@ -36,9 +36,9 @@ class RowsUntil:
         page = self._reader.find(query, min(before, self._order), limit)
         return msgspec.structs.replace(page, rows=tuple(row for row in page.rows if row.sequence <= self._last))
 
-    def tasks(self, ids: Sequence[str]) -> list[TaskRow]:
-        """See ``ReadModelReader``."""
-        return [row for row in self._reader.tasks(ids) if row.sequence <= self._last]
+    def tasks(self, ids: Sequence[str], before: int = ORDER_END) -> list[TaskRow]:
+        """See ``ReadModelReader``; of an id that has come again since, the task that had it then."""
+        return [row for row in self._reader.tasks(ids, min(before, self._order)) if row.sequence <= self._last]
 
     def keys(self, wanted: Sequence[tuple[str, str]]) -> dict[tuple[str, str], KeyEntry]:
         """Nobody submits anything in the past."""
@@ -46,7 +46,16 @@ class RowsUntil:
 
     def workers(self, query: WorkerQuery, after: str, limit: int) -> list[WorkerRow]:
         """See ``ReadModelReader``; those that have come back or left since are left out."""
-        return [row for row in self._reader.workers(query, after, limit) if row.sequence <= self._last]
+        found: list[WorkerRow] = []
+        wanted = max(1, min(limit, PAGE_MAX))
+        while len(found) < wanted and (rows := self._reader.workers(query, after, PAGE_MAX)):
+            found += [row for row in rows if row.sequence <= self._last]
+            after = rows[-1].worker
+        return found[:wanted]
+
+    def oldest_ns(self) -> int:
+        """See ``ReadModelReader``; of all."""
+        return self._reader.oldest_ns()
 
     def size_bytes(self) -> int:
         """See ``ReadModelReader``; of all."""

@@ -32,7 +32,7 @@ def restore(
     Args:
         reader: of the journal.
         snapshots: the latest one that this version can read is where to begin.
-        progress: called now and then with the sequence reached.
+        progress: called now and then with the sequence reached; first with that of the snapshot, or 0.
         last_wanted: the state after this event, with which a record ends, in place of that at the end.
 
     Raises:
@@ -42,6 +42,7 @@ def restore(
         SnapshotUnavailable: the snapshots cannot be read.
     """
     state, expected = beginning(reader, snapshots, last_wanted)
+    progress(state.sequence)
     last: Record | None = None
     records = reader.read(state.sequence + 1, last_wanted) if last_wanted != state.sequence else ()
     for count, record in enumerate(records):

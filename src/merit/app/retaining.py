@@ -23,7 +23,8 @@ from merit.ports.journal import JournalReader
 from merit.ports.snapshots import SnapshotUnavailable
 from merit.runtime.task_finder import first_since
 
-PORTION_EVENTS: Final = 20_000
+ARCHIVED_AT_A_TIME: Final = 20_000
+"""Events."""
 _NOT_NOW: Final = (SnapshotUnavailable, ArchiveUnavailable, JournalCorrupt, ValueError)
 """Because of which nothing is to go for now: also a journal that is damaged where nobody else reads, or does not fit the archive."""
 _SHARE_LEFT: Final = 0.9
@@ -63,8 +64,8 @@ class Retaining:
         self._archive = archive
         self._retention = retention
         self._clock = clock
-        self._target = 0
-        """The event up to which all is to go; 0: nothing is."""
+        self.target = 0
+        """The event up to which all is to go as soon as it may; 0: nothing is."""
         self.compact = 0
         self.alarms: dict[str, str] = {}
 
@@ -73,10 +74,14 @@ class Retaining:
         self.alarms.clear()
         try:
             self._archive.drop(self._before_ns(self._retention.trails_keep_s), self._retention.archive_bytes_max)
-            self._check_reach()
-            self._target = self._wanted()
-            if self._target and not self._snapshotting.are_verified_from(self._target):
-                self._target = 0
+            held = self._check_reach()
+            self.target = self._wanted()
+            # Behind what is archived the journal may begin at any moment, also because of what another follower has said.
+            going = max(held.last, self.compact - 1)
+            self._snapshotting.hold({self.target, *(one for one in self._snapshotting.stored if one <= going)})
+            is_there = self.target in self._snapshotting.stored
+            if not (is_there and self._snapshotting.are_verified_from(self.target)):
+                self.target = 0
         except _NOT_NOW as error:
             self._cannot(error)
         if self._snapshotting.bad:
@@ -86,7 +91,7 @@ class Retaining:
 
     def turn(self, within: Within) -> bool:
         """Archive a portion of what is to go. Whether there is more to archive at once. Raises as ``look``."""
-        target = self._target
+        target = self.target
         if not target or target > min(within.anchored, within.known):
             return False
         try:
@@ -96,17 +101,12 @@ class Retaining:
             return False
         if archived >= target:
             self.compact = target + 1
-            self._target = 0
+            self.target = 0
         return archived < target
-
-    @property
-    def target(self) -> int:
-        """The event up to which all is to go as soon as it may; 0: nothing is."""
-        return self._target
 
     def _cannot(self, error: Exception) -> None:
         """That is tried again at the next look; all else goes on."""
-        self._target = 0
+        self.target = 0
         self.alarms["retention"] = f"the journal cannot be compacted, so that it grows: {error}"
         if isinstance(error, JournalCorrupt):
             self.alarms["retention"] += "; merit journal verify names all damage: restore the journal from a copy"
@@ -158,7 +158,7 @@ class Retaining:
         for record in self._reader.read(begin, target):
             records.append(record)
             count += record.count
-            if count >= PORTION_EVENTS:
+            if count >= ARCHIVED_AT_A_TIME:
                 break
         self._archive.add_segment(records)
         return records[-1].last

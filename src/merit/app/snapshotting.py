@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from hashlib import sha256
+from threading import Lock
 
 from merit.core.codec import FOLD_VERSION, decode_state, encode_state
 from merit.model.retention import SNAPSHOTS_KEPT, superfluous
@@ -26,6 +28,9 @@ class Snapshotting:
         """By sequence of those that were looked at: whether it is what it should be."""
         self.stored = list(snapshots.sequences())
         """The sequences of those that are there, in order."""
+        self._stay: Collection[int] = set(self.stored)
+        """Those that are not let go for being too many. At first nobody knows to which of them the journal is being compacted."""
+        self._thinning = Lock()
         self.bad = ""
         """What is wrong with the last one that was found not to be what it should be; empty: nothing is."""
 
@@ -48,11 +53,18 @@ class Snapshotting:
 
     def thin(self, journal_first: int) -> None:
         """Let those go that are not needed any more. Raises `SnapshotUnavailable`."""
-        self._snapshots.drop(superfluous(self._snapshots.sequences(), journal_first, self._bytes_max))
-        self.stored = list(self._snapshots.sequences())
-        for known in (self._digests, self._good):
-            for gone in known.keys() - set(self.stored):
-                del known[gone]
+        with self._thinning:
+            self._snapshots.drop(superfluous(self._snapshots.sequences(), journal_first, self._bytes_max, self._stay))
+            self.stored = list(self._snapshots.sequences())
+            for known in (self._digests, self._good):
+                for gone in known.keys() - set(self.stored):
+                    del known[gone]
+
+    def hold(self, sequences: Collection[int]) -> None:
+        """From now on these stay as long as the journal does not begin behind them, and only these. What is not in ``stored``
+        afterwards had gone before."""
+        with self._thinning:
+            self._stay = sequences
 
     def are_verified_from(self, sequence: int) -> bool:
         """Whether so many snapshots as always stay, of this sequence or later, were read back and are what they should be.

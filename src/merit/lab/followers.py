@@ -57,15 +57,15 @@ class SimulatedFollower:
         self.rivaled = False
         """There was somebody else at the same work."""
 
-        def mortal(port: object, *writes: str) -> Any:
-            return Mortal(port, self._fate, {name: written[name] for name in writes})
+        def mortal(port: object, *writes: str, fate: Callable[[str], None] = self._fate) -> Any:
+            return Mortal(port, fate, {name: written[name] for name in writes})
 
         with instead(follower, "ThreadPoolExecutor", lambda *_: self._jobs):
             self._follower = JournalFollower(
                 self._reader,
-                mortal(kept.snapshots, "save", "drop"),
+                mortal(kept.snapshots, "save", "drop", fate=self._fate_of_job),
                 mortal(kept.archive, "add_anchor", "add_segment"),
-                mortal(kept.read_model, "write", "forget"),
+                mortal(kept.read_model, "write", "forget", fate=self._fate_of_job),
                 SometimesSigns(kept.signer, self._is_keyless),
                 orders,
                 clock,
@@ -82,6 +82,11 @@ class SimulatedFollower:
         world = self._world
         if world.chance(world.weather.follower_crash, f"follower killed {when}"):
             raise Killed(when)
+
+    def _fate_of_job(self, when: str) -> None:
+        if self._jobs.failed:
+            raise Violation("follower", "", f"goes on behind a job that failed: {when}")
+        self._fate(when)
 
     def _is_keyless(self) -> bool:
         """The key is away for a while now and then."""

@@ -99,7 +99,7 @@ def small_portions(seed: int) -> Iterator[None]:
             (follower, "SNAPSHOT_EVENTS_AT_END", 10),
             (follower, "_ANCHOR_NS", 200 * MILLISECOND_NS),
             (follower, "Anchoring", partial(Anchoring, records_max=3 + 5 * (seed % 2))),
-            (retaining, "PORTION_EVENTS", 8 + 20 * (seed % 2)),
+            (retaining, "ARCHIVED_AT_A_TIME", 8 + 20 * (seed % 2)),
             (segments, "SEGMENT_RECORDS_MAX", 4),
             (portions, "PORTION", 3),
         ):

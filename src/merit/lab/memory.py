@@ -18,19 +18,19 @@ from merit.lab.followers import SimulatedFollower
 from merit.lab.habits import KEYS
 from merit.lab.kept import Kept
 from merit.lab.ledger import Ledger
-from merit.lab.memory_judge import ALL, MemoryJudge
-from merit.lab.turns import Turn, at_once, drive
+from merit.lab.memory_judge import MemoryJudge
+from merit.lab.turns import at_once, drive
 from merit.lab.violation import Violation
 from merit.lab.walk import Walk, walk
 from merit.lab.world import World
-from merit.model.events import TaskCompleted, TaskSubmitted
+from merit.model.events import TaskCompleted
 from merit.model.frames import Settled
 from merit.model.limits import MILLISECOND_NS, Limits
 from merit.model.tasks import TaskState
 from merit.model.trail import decode_anchor, encode_trail
 from merit.ports.journal import Fenced, JournalUnavailable
 from merit.ports.snapshots import SnapshotStore
-from merit.runtime.task_finder import TaskFinder
+from merit.runtime.task_finder import CannotTell, TaskFinder
 from merit.storage.memory_journal import MemoryJournal
 from merit.storage.memory_snapshots import MemorySnapshots
 from merit.storage.verify import verify_journal
@@ -74,7 +74,7 @@ class SimulatedMemory:
             "save": judge.snapshot_saved,
             "add_anchor": judge.anchored,
             "add_segment": lambda _: None,
-            "drop": lambda *_: None,
+            "drop": judge.snapshots_dropped,
             "forget": lambda *_: None,
         }
         self._journal: MemoryJournal | None = None
@@ -173,6 +173,8 @@ class SimulatedMemory:
         except (Fenced, JournalUnavailable):
             first = 0
         self._world.coverage["journal compacted"] += 1
+        if self._disk.base.next == until:
+            self._judge.compacted()
         self._compacted = first if first > self._compacted else until
         self._hear(journal, self._said)
 
@@ -181,29 +183,9 @@ class SimulatedMemory:
         ends = (at for at, _, event in self._ledger.events if isinstance(event, TaskCompleted) and event.task == task)
         return next(ends, 0) < self._disk.base.next
 
-    async def finder(self, kernel: Kernel) -> TaskFinder:
-        """As the control plane makes it, once it can see everything.
-
-        It cannot see a task whose submission has left the journal, nor the key of one whose submission the read model could know,
-        while the read model does not know its end. The cell has such tasks, unless it has forgotten them while the follower was
-        behind; what becomes of them then is not simulated.
-        """
-        while self._is_blind(kernel):
-            self._world.coverage["search would be blind"] += 1
-            await Turn()
+    def finder(self, kernel: Kernel) -> TaskFinder:
+        """As the control plane makes it."""
         return TaskFinder(lambda: MemoryJournal(self._disk), self._kept.reader, kernel.machine.state)
-
-    def _is_blind(self, kernel: Kernel) -> bool:
-        first, reached, kept = (
-            self._disk.base.next,
-            self._kept.read_model.reached().sequence,
-            kernel.machine.state.tasks,
-        )
-        new = {
-            row.id: row for row in self._judge.rows(ALL)[0].values() if row.sequence > reached and row.id not in kept
-        }
-        submits = ((at, event.task) for at, _, event in self._ledger.events if isinstance(event, TaskSubmitted))
-        return bool(new) and any(at < first or (at <= reached and new[task].key) for at, task in submits if task in new)
 
     # Looking back
 
@@ -238,7 +220,10 @@ class SimulatedMemory:
         # The key of any task may be forgotten, also of one that the cell has.
         keys += [at for at in ledger.terms_book.keys if at not in state.keys]
 
-        def done(found: tuple[list[Settled], dict[tuple[str, str], str]]) -> None:
+        def done(found: tuple[list[Settled], dict[tuple[str, str], str]] | None) -> None:
+            if found is None:
+                self._world.coverage["nobody can tell"] += 1
+                return
             self._world.coverage["final tasks found"] += 1
             outcomes = {outcome.task: outcome for outcome in found[0]}
             for task in chosen:
@@ -248,12 +233,18 @@ class SimulatedMemory:
                 if found[1].get(at) != ledger.terms_book.key_of(*at):
                     raise Violation("found", found[1].get(at, ""), f"is what the key {at} is said to stand for")
 
-        async def find() -> tuple[list[Settled], dict[tuple[str, str], str]]:
-            finder = await self.finder(kernel)
-            outcomes = []
-            for tenant in sorted({ledger.submitted[task].tenant for task in chosen}):
-                outcomes += await finder.outcomes(list(chosen), tenant)
-            return outcomes, {at: entry.task for at, entry in (await finder.keys(keys)).items()}
+        async def find() -> tuple[list[Settled], dict[tuple[str, str], str]] | None:
+            finder, outcomes = self.finder(kernel), []
+            behind = self._kept.read_model.reached().sequence < self._disk.tail.next - 1
+            try:
+                for tenant in sorted({ledger.submitted[task].tenant for task in chosen}):
+                    outcomes += await finder.outcomes(list(chosen), tenant)
+                found = await finder.keys(keys)
+            except CannotTell as error:
+                if not behind and self._kept.read_model.reached().sequence == self._disk.tail.next - 1:
+                    raise Violation("found", "", f"all is known, and still: {error}") from error
+                return None
+            return outcomes, {at: entry.task for at, entry in found.items()}
 
         drive(self._world, "somebody finds tasks", find(), done)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from msgspec.structs import replace
 
@@ -42,6 +42,8 @@ class MemoryJudge:
         self._workers: list[WorkerRow] = []
         self._state = State()
         self._reached = 0
+        self._begins_with = 0
+        """The snapshot up to which the journal was compacted last; 0: none, or it is being compacted further."""
         disk.removing = self._removing
 
     # What the follower writes
@@ -76,9 +78,22 @@ class MemoryJudge:
                 "anchors", "", f"that over {anchor.first} to {anchor.last} is not over the records there were"
             )
 
+    def compacted(self) -> None:
+        """All that a follower has said that may go has left the journal."""
+        self._begins_with = self._disk.base.next - 1
+        self.snapshots_dropped()
+
+    def snapshots_dropped(self, *_: Iterable[int]) -> None:
+        """Some may have gone; the one with which the journal begins must not."""
+        if self._begins_with and self._begins_with not in self._kept.snapshots.sequences():
+            raise Violation(
+                "compaction", "", f"there is no snapshot of {self._begins_with}, behind which the journal begins"
+            )
+
     def _removing(self, records: Sequence[Record]) -> None:
         """Records are about to leave the journal."""
         last, kept = records[-1].last, self._kept
+        self._begins_with = 0
         horizon_ns = self._clock() - round(kept.retention.audit_horizon_s * SECOND_NS)
         held = kept.archive.held()
         snapshots = [kept.snapshots.latest(one) for one in kept.snapshots.sequences() if one >= last]

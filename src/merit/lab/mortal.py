@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
+from merit.lab.violation import Violation
+
 
 class Killed(BaseException):
     """As by kill -9: nobody may catch it but whoever plays the process."""
@@ -49,6 +51,8 @@ class LaterJobs:
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[LaterJob, Callable[[], None]]] = deque()
+        self.failed = False
+        """One of them has."""
 
     def submit(self, job: Callable[[], None]) -> LaterJob:
         """See ``Executor``."""
@@ -68,7 +72,10 @@ class LaterJobs:
         future, job = self._waiting.popleft()
         try:
             job()
+        except Violation:
+            raise
         except Exception as error:  # noqa: BLE001  (as an executor does: whoever asks for the result gets it)
+            self.failed = True
             future.set_exception(error)
         else:
             future.set_result(None)

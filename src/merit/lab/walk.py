@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from merit.app.past_cell import PastCell
 from merit.gateway.memory import Memory
-from merit.gateway.task_pages import NotYet, TaskPages
-from merit.gateway.task_search import TaskSearch, read_cursor
+from merit.gateway.task_pages import NotYet, TaskPages, read_place
+from merit.gateway.task_search import TaskSearch
 from merit.kernel.kernel import Kernel
 from merit.lab.habits import CAPABILITIES
 from merit.lab.kept import Kept
@@ -86,11 +86,15 @@ class Walk:
         """All durable ones that match, newest first."""
         query, state = self.search.query, ledger.state
         marked = Marked(state.offers)
-        tasks = {row.order: row.id for row in judge.rows(ALL)[0].values() if query.matches(row.task, [row.words])}
+        tasks = {
+            row.order: row.id
+            for row in judge.rows(ALL)[0].values()
+            if self.search.shows(row.task) and query.matches(row.task, [row.words])
+        }
         live = {
             task.order: task.id
             for task in state.tasks.values()
-            if not task.state.final and query.matches(task, marked.texts(task))
+            if not task.state.final and self.search.shows(task) and query.matches(task, marked.texts(task))
         }
         tasks.update(live)
         return [tasks[order] for order in sorted(tasks, reverse=True)]
@@ -117,6 +121,7 @@ class Walk:
 async def walk(one: Walk) -> None:
     """Read page after page; a page that a cell does not live to give is asked of the next one."""
     below: int | None = None
+    waits = True
     while True:
         kernel = one.kernel()
         if kernel is None:
@@ -124,7 +129,7 @@ async def walk(one: Walk) -> None:
             continue
         pages = TaskPages(PastCell(kernel.cell, kernel.machine), one.memory)
         try:
-            page = await pages.page(one.search, one.limit, below, one.at_least)
+            page = await pages.page(one.search, one.limit, below, one.at_least, waits=waits)
         except NotYet:
             one.lacking = "not yet"
             return
@@ -137,5 +142,5 @@ async def walk(one: Walk) -> None:
         one.lacking = one.lacking or page.lacking
         if not page.next_cursor:
             return
-        below = read_cursor(page.next_cursor)
+        below, waits = read_place(page.next_cursor)
         await Turn()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Final
 
 from msgspec import Struct
@@ -42,23 +42,29 @@ class Retention(Struct, frozen=True, kw_only=True):
             )
 
 
-def superfluous(snapshots: Mapping[int, int], journal_first: int, bytes_max: int) -> list[int]:
+def superfluous(
+    snapshots: Mapping[int, int], journal_first: int, bytes_max: int, stay: Container[int] = ()
+) -> list[int]:
     """Which snapshots can go.
 
     Those go that lie before the journal's beginning, since nothing follows on them; and then, until the rest is not too
     large, always the one without which the way from the one before it to the one behind it is shortest, of several such the
     oldest: so every second one goes, from the oldest on. The newest stay, and the one at the journal's beginning, without
-    which what follows it could not be looked at.
+    which what follows it could not be looked at; so does one at which it may soon begin.
 
     Args:
         snapshots: bytes by sequence, in order.
         journal_first: the sequence with which the journal begins.
         bytes_max: how much they may take together.
+        stay: sequences at which the journal may soon begin.
     """
     kept = [one for one in snapshots if one + 1 >= journal_first]
     size = sum(snapshots[one] for one in kept)
-    while size > bytes_max and len(kept) > SNAPSHOTS_KEPT + 1:
-        place = min(range(1, len(kept) - SNAPSHOTS_KEPT), key=lambda at: kept[at + 1] - kept[at - 1])
+    while size > bytes_max:
+        places = [at for at in range(1, len(kept) - SNAPSHOTS_KEPT) if kept[at] not in stay]
+        if not places:
+            break
+        place = min(places, key=lambda at: kept[at + 1] - kept[at - 1])
         size -= snapshots[kept.pop(place)]
-    stay = {*kept, *list(snapshots)[-SNAPSHOTS_KEPT:]}
-    return [one for one in snapshots if one not in stay]
+    left = {*kept, *list(snapshots)[-SNAPSHOTS_KEPT:]}
+    return [one for one in snapshots if one not in left]

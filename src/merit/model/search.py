@@ -12,7 +12,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from merit.model.tasks import Task, TaskState
+from merit.model.tasks import Task, TaskState, Terms
 
 WORD_LENGTH_MAX: Final = 40
 """Longer words are cut off here, in what is searched and in what is searched for."""
@@ -22,6 +22,8 @@ TEXT_LENGTH_MAX: Final = 16_384
 """Of one text, in characters; what comes after is not found by."""
 QUERY_WORDS_MAX: Final = 16
 """Of one query."""
+REVIEW_OF: Final = "merit.review-of"
+"""A task that looks at a result is found by this label, with the id of the task whose result it is."""
 _NO_LABELS: Final[tuple[tuple[str, str], ...]] = ()
 
 
@@ -84,11 +86,19 @@ class TaskQuery(Struct, frozen=True, kw_only=True):
         if terms is None:
             return False
         return (not self.schedule or terms.schedule == self.schedule) and all(
-            label in terms.labels for label in self.labels
+            label in labels_of(terms) for label in self.labels
         )
 
     def _is_said(self, said: tuple[str, ...]) -> bool:
         return all(any(word.startswith(wanted) for word in said) for wanted in self.words)
+
+
+def labels_of(terms: Terms | None) -> tuple[tuple[str, str], ...]:
+    """What a task with these terms is labelled with, as far as searching goes."""
+    if terms is None:
+        return _NO_LABELS
+    review = terms.review
+    return terms.labels if review is None or not review.of else (*terms.labels, (REVIEW_OF, review.of))
 
 
 def texts_of(task: Task) -> Iterator[str]:
@@ -143,7 +153,7 @@ def row_of(task: Task, sequence: int, content: str = "", words: str = "") -> Tas
         task.submitted_ns,
         task.ended_ns,
         (attempts[0].worker,) if len(attempts) == 1 else tuple({attempt.worker: None for attempt in attempts}),
-        _NO_LABELS if terms is None else terms.labels,
+        labels_of(terms),
         "" if terms is None else terms.schedule,
         "" if terms is None else terms.idempotency_key,
         content,
@@ -160,6 +170,7 @@ class WorkerRow(Struct, frozen=True, array_like=True, gc=False):
     tenant: str
     capabilities: tuple[str, ...]
     tags: tuple[str, ...]
+    """Its own, and those of what it offers."""
     first_ns: int
     """When it joined first, as far as is known."""
     joined_ns: int
@@ -170,6 +181,10 @@ class WorkerRow(Struct, frozen=True, array_like=True, gc=False):
     """It left, and not by its own word."""
     reason: str
     """Why it left."""
+    versions: tuple[str, ...] = ()
+    """Of the capabilities, one each; a row that was written by an older Merit has none."""
+    tenants: tuple[str, ...] = ()
+    """Whose tasks it takes; empty: anybody's."""
 
 
 class WorkerQuery(Struct, frozen=True, kw_only=True):
@@ -181,6 +196,10 @@ class WorkerQuery(Struct, frozen=True, kw_only=True):
     """How the name begins."""
     here: bool | None = None
     """Whether it has not left for good."""
+    left_from_ns: int = 0
+    """It left then or later; above 0 this is not so of a worker that is here."""
+    left_to_ns: int = 2**63 - 1
+    """Before this."""
 
     def matches(self, row: WorkerRow) -> bool:
         """Whether a worker is meant."""
@@ -189,4 +208,5 @@ class WorkerQuery(Struct, frozen=True, kw_only=True):
             and (not self.tag or self.tag in row.tags)
             and row.worker.startswith(self.name)
             and (self.here is None or self.here is (row.left_ns == 0))
+            and self.left_from_ns <= row.left_ns < self.left_to_ns
         )

@@ -16,6 +16,8 @@ from merit.model.search import TaskQuery, TaskRow, WorkerQuery, WorkerRow
 
 PAGE_MAX: Final = 1_000
 """Rows that one question is answered with at most."""
+ORDER_END: Final = 2**62
+"""Above the order of every task."""
 
 
 class ReadModelError(Exception):
@@ -73,8 +75,11 @@ class ReadModelReader(Protocol):
         """
         ...
 
-    def tasks(self, ids: Sequence[str]) -> list[TaskRow]:
-        """Those of the tasks that are there; of several with one id, the latest. Raises `ReadModelUnavailable`."""
+    def tasks(self, ids: Sequence[str], before: int = ORDER_END) -> list[TaskRow]:
+        """Those of the tasks that are there, of those submitted before the ``before``-th; of several with one id, the latest.
+
+        Raises `ReadModelUnavailable`.
+        """
         ...
 
     def keys(self, wanted: Sequence[tuple[str, str]]) -> dict[tuple[str, str], KeyEntry]:
@@ -86,6 +91,11 @@ class ReadModelReader(Protocol):
 
     def workers(self, query: WorkerQuery, after: str, limit: int) -> list[WorkerRow]:
         """The workers that match, by name, those behind the name ``after``. Raises `ReadModelUnavailable`."""
+        ...
+
+    def oldest_ns(self) -> int:
+        """When the first of its tasks ended, or the first of the workers left that have left; 0: there are none. What it has
+        forgotten ended, and left, before that, or not much later. Raises `ReadModelUnavailable`."""
         ...
 
     def size_bytes(self) -> int:
@@ -114,11 +124,6 @@ class ReadModel(ReadModelReader, Protocol):
 
         Raises `ReadModelUnavailable`.
         """
-        ...
-
-    def oldest_ns(self) -> int:
-        """When the first of its tasks ended, or the first of the workers left that have left; 0: there are none. Raises
-        `ReadModelUnavailable`."""
         ...
 
     def clear(self) -> None:

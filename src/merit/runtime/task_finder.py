@@ -3,10 +3,12 @@
 The read model says what became of a task and at which times; its contents (parameters, result, trails) are in the journal's
 records of those times. What the read model does not know yet, or all if there is none, is looked for in the journal: a task's
 id holds the time at which it was made, which says where in the journal it can begin; from there on, records are searched for
-the id's bytes before any event is decoded.
+the id's bytes before any event is decoded. What the read model has forgotten ended before all that it has, and so it was
+submitted before that, too: a task whose id is younger needs no search, and that is nearly every one that nobody has.
 
 What is not found counts as new, and is done. So "there is none" is only said when one of the two knows: where the journal no
-longer reaches back far enough, and the read model cannot be asked or is behind, there is no answer (`CannotTell`).
+longer reaches back far enough, and the read model cannot be asked or is behind, there is no answer (`CannotTell`). What both
+have let go nobody will ever know: that counts as new, too, but whoever asks for it is told so.
 """
 
 from __future__ import annotations
@@ -23,9 +25,9 @@ from msgspec.structs import replace
 
 from merit.core.apply import content_digest
 from merit.core.codec import decode_event
-from merit.core.recollect import Recollection, contents_at, give_back
+from merit.core.recollect import NotRemembered, Recollection, contents_at, give_back
 from merit.core.state import KeyEntry, State
-from merit.model.events import Event, TaskSubmitted
+from merit.model.events import Event, TaskCanceled, TaskCompleted, TaskDied, TaskSubmitted
 from merit.model.frames import Settled, settled
 from merit.model.ids import id_time_ns
 from merit.model.limits import SECOND_NS
@@ -39,6 +41,9 @@ log = logging.getLogger("merit")
 
 _ID: Final = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _SUBMITTED: Final = TaskSubmitted.__name__.encode()
+_ENDS: Final = b"|".join(kind.__name__.encode() for kind in (TaskCompleted, TaskDied, TaskCanceled))
+_FATE: Final = re.compile(rb".{2,4}(%b|%b)..(%b)" % (_SUBMITTED, _ENDS, _ID.pattern), re.DOTALL)
+"""How an event begins by which a task comes or ends, as MessagePack has it: its kind and the task's id."""
 _NO_TERMS: Final = b"\x00\xc0"
 """How a submit without terms ends, as MessagePack has it: with no queue time-out, and nothing. Terms themselves may end with
 nothing, but never after a zero."""
@@ -88,7 +93,18 @@ class TaskFinder:
     async def tasks(self, ids: Sequence[str]) -> list[Task]:
         """Those of the tasks that are remembered, as they were at last; of a very old one, ``contents_gone`` may hold."""
         async with self._one_at_a_time:
-            return await asyncio.to_thread(self._remember, ids) if ids else []
+            return (await asyncio.to_thread(self._remember, ids))[0] if ids else []
+
+    async def task(self, task_id: str) -> Task:
+        """As ``tasks``, one of them. Raises ``NotRemembered`` if it is not."""
+        async with self._one_at_a_time:
+            tasks, gone = await asyncio.to_thread(self._remember, [task_id])
+        if gone:
+            reason = "it is so old that it is not remembered any more"
+            raise NotRemembered(f"if task {task_id} was ever in this cell, {reason}")
+        if not tasks:
+            raise NotRemembered(f"there is no task {task_id} in this cell")
+        return tasks[0]
 
     async def outcomes(self, ids: list[str], tenant: str) -> list[Settled]:
         """The outcomes of those that are final and the tenant's own."""
@@ -100,20 +116,22 @@ class TaskFinder:
         async with self._one_at_a_time:
             if not wanted:
                 return {}
-            found = self._live_keys(set(wanted))
+            since_ns = self._keys_since_ns()
+            found = self._live_keys(set(wanted), since_ns)
             if others := [at for at in wanted if at not in found]:
-                found |= await asyncio.to_thread(self._search_keys, others)
+                found |= await asyncio.to_thread(self._search_keys, others, since_ns)
             return found
 
-    def _live_keys(self, asked: set[tuple[str, str]]) -> Keys:
-        """Of the tasks that the cell has: also of a final one, whose end the read model may not know yet. The cell forgets the
-        oldest keys first: of tasks that came after the oldest key which it has, it has forgotten none."""
-        state, found = self._state, Keys()
-        if state is None:
-            return found
-        oldest = next(iter(state.keys.values()), None)
-        since_ns = 2**63 if oldest is None else oldest.until_ns - state.keys_ns
-        for task in state.tasks.values():
+    def _keys_since_ns(self) -> int:
+        """The cell has the keys of all tasks that came after this time, since it forgets the oldest keys first."""
+        state = self._state
+        oldest = next(iter(state.keys.values()), None) if state is not None else None
+        return 2**63 if state is None or oldest is None else oldest.until_ns - state.keys_ns
+
+    def _live_keys(self, asked: set[tuple[str, str]], since_ns: int) -> Keys:
+        """Of the tasks that the cell has: also of a final one, whose end the read model may not know yet."""
+        found = Keys()
+        for task in self._state.tasks.values() if self._state is not None else ():
             if task.submitted_ns > since_ns:
                 break
             terms = task.terms
@@ -123,8 +141,9 @@ class TaskFinder:
                 found[at] = KeyEntry(task.id, content, 0)
         return found
 
-    def _remember(self, ids: Sequence[str]) -> list[Task]:
-        tasks = self._search(ids)
+    def _remember(self, ids: Sequence[str]) -> tuple[list[Task], set[str]]:
+        """Those that are remembered, and the ids of those others that may have been there."""
+        tasks, gone = self._search(ids)
         if self._has_blob is not None:
             with suppress(BlobError):  # then whoever gets them is told
                 for task in tasks:
@@ -133,43 +152,50 @@ class TaskFinder:
                         task.parameters_blob = ""
                     if task.result_blob and not self._has_blob(task.result_blob):
                         task.result_blob = ""
-        return tasks
+        return tasks, gone
 
-    def _search_keys(self, wanted: Sequence[tuple[str, str]]) -> Keys:
+    def _search_keys(self, wanted: Sequence[tuple[str, str]], since_ns: int) -> Keys:
+        """Of tasks that the cell does not have, and that came by ``since_ns``."""
         known: tuple[int, Keys] | None = self._remembered(lambda model: (model.reached().sequence, model.keys(wanted)))
         reached, found = known or (0, Keys())
         with closing(self._open_reader()) as reader:
-            found.update(_keys_in(_after(reader, reached), set(wanted)))
+            late, ended = _keys_in(_after(reader, reached), set(wanted), since_ns)
+            # The read model does not know those yet that came before and have ended since.
+            lacking = {at for at in wanted if at not in late and at not in found}
+            kept = self._state.tasks if self._state is not None else {}
+            unknown = {name for name in ended if lacking and name not in kept}
+            found |= _keys_of(reader, unknown, lacking, reached) | late
             # Where the journal begins is asked for after it was read: it may have been compacted meanwhile.
-            if any(at not in found for at in wanted) and reached + 1 < (first := reader.base().next):
+            first = reader.base().next
+            if (unknown or reached + 1 < first) and not lacking <= found.keys():
                 raise self._cannot_tell(reached, first)
         return found
 
-    def _search(self, ids: Sequence[str]) -> list[Task]:
-        known: tuple[int, list[Task]] | None = self._remembered(
-            lambda model: (model.reached().sequence, [row.task for row in model.tasks(ids)])
-        )
+    def _search(self, ids: Sequence[str]) -> tuple[list[Task], set[str]]:
+        known = self._remembered(lambda model: (model.reached().sequence, _in_read_model(model, ids)))
         with closing(self._open_reader()) as reader:
-            reached, tasks = known or (0, [])
+            reached, (tasks, oldest_ns) = known or (0, ([], 0))
             # What has happened to a task since then may be all of it, its end, or, if its id came again, that of another one.
-            names = {name for _, name, _, _ in _events(_after(reader, reached), set(ids))} if known else set(ids)
+            names = set(ids)
+            if known:
+                names = {name for _, name, _, _ in _events(_after(reader, reached, _earliest_ns(ids)), names)}
             found = [task for task in tasks if task.id not in names]
             _give_back_contents(reader, found)
-            found += _from_journal(reader, names) if names else []
-            if lacking := set(ids) - {task.id for task in found}:
-                self._check_new(reader, reached, lacking, names)
-            return found
+            found += _from_journal(reader, names)
+            lacking = set(ids) - {task.id for task in found}
+            # If the read model has nothing at all, it may have forgotten everything.
+            forgotten = {task_id for task_id in lacking - names if not 0 < oldest_ns < _earliest_ns((task_id,))}
+            found += _from_journal(reader, forgotten, reached, oldest_ns or 2**63)
+            old = _before(reader, lacking - {task.id for task in found})
+            self._check_new(reader, reached, old, names)
+            return found, old & forgotten
 
-    def _check_new(self, reader: JournalReader, reached: int, lacking: set[str], names: set[str]) -> None:
-        """Raises `CannotTell` if one of the tasks, which are neither in the journal nor in the read model, may have been in
-        what has left the journal: between what the read model has reached and the journal's beginning, or, if the journal has
+    def _check_new(self, reader: JournalReader, reached: int, old: set[str], names: set[str]) -> None:
+        """Raises `CannotTell` if the read model will yet know one of the tasks that may have been in what has left the
+        journal: if it was between what the read model has reached and the journal's beginning, or, if the journal has
         something of the task (``names``), all of it but the end, which the read model does not know yet."""
         first = reader.base().next
-        doubtful = lacking if reached + 1 < first else lacking & names
-        if first == 1 or not doubtful:
-            return
-        begins_ns = next((record.time_ns for record in reader.read(first, first)), 2**63)
-        if min(id_time_ns(task_id) for task_id in doubtful) - _SKEW_NS <= begins_ns:
+        if old if reached + 1 < first else old & names:
             raise self._cannot_tell(reached, first)
 
     def _cannot_tell(self, reached: int, first: int) -> CannotTell:
@@ -207,9 +233,30 @@ def _outcome(task: Task) -> Settled:
     return outcome
 
 
-def _after(reader: JournalReader, reached: int) -> Iterator[Record]:
-    """The records with what happened after this event."""
-    return reader.read(max(reached + 1, reader.base().next))
+def _in_read_model(model: ReadModelReader, ids: Sequence[str]) -> tuple[list[Task], int]:
+    """Those of the tasks that it has; if not all, also when the first ended of all that it has."""
+    tasks = [row.task for row in model.tasks(ids)]
+    return tasks, model.oldest_ns() if len(tasks) < len(set(ids)) else 0
+
+
+def _earliest_ns(ids: Collection[str]) -> int:
+    """Before this time none of the tasks was submitted."""
+    return min(id_time_ns(task_id) for task_id in ids) - _SKEW_NS
+
+
+def _before(reader: JournalReader, lacking: set[str]) -> set[str]:
+    """Those of the tasks that may have been in what has left the journal."""
+    first = reader.base().next
+    if first == 1 or not lacking:
+        return set()
+    begins_ns = next((record.time_ns for record in reader.read(first, first)), 2**63)
+    return {task_id for task_id in lacking if _earliest_ns((task_id,)) <= begins_ns}
+
+
+def _after(reader: JournalReader, reached: int, since_ns: int = 0) -> Iterator[Record]:
+    """The records with what happened after this event, and not before this time."""
+    begin = max(reached + 1, reader.base().next)
+    return reader.read(first_since(reader, since_ns, begin) if since_ns else begin)
 
 
 def _events(records: Iterator[Record], names: Collection[str]) -> Iterator[_Found]:
@@ -229,10 +276,28 @@ def _events(records: Iterator[Record], names: Collection[str]) -> Iterator[_Foun
                 yield record, name, event, payloads
 
 
-def _from_journal(reader: JournalReader, names: set[str]) -> list[Task]:
-    since_ns = min(id_time_ns(task_id) for task_id in names) - _SKEW_NS
+def _from_journal(
+    reader: JournalReader, names: set[str], last: int | None = None, submitted_by_ns: int = 2**63
+) -> list[Task]:
+    """The tasks as far as the journal has them.
+
+    Args:
+        reader: of the journal.
+        names: the tasks.
+        last: nothing has happened to them after this event; None: all is looked at.
+        submitted_by_ns: they came no later than this, so that from then on only the ends are wanted of those that did.
+    """
+    if not names:
+        return []
     recollection = Recollection()
-    for record, _, event, payloads in _events(reader.read(first_since(reader, since_ns)), names):
+
+    def wanted() -> Iterator[Record]:
+        for record in reader.read(first_since(reader, _earliest_ns(names)), last):
+            if record.time_ns > submitted_by_ns and all(task.state.final for task in recollection.tasks()):
+                return
+            yield record
+
+    for record, _, event, payloads in _events(wanted(), names):
         recollection.take(event, payloads, record.time_ns)
     return list(recollection.tasks())
 
@@ -270,25 +335,56 @@ def _records_at(reader: JournalReader, times_ns: list[int]) -> Iterator[Record]:
             return
 
 
-def _keys_in(records: Iterator[Record], asked: set[tuple[str, str]]) -> Keys:
+def _keys_in(records: Iterator[Record], asked: set[tuple[str, str]], since_ns: int) -> tuple[Keys, set[str]]:
+    """What the keys stand for by what was submitted in the records; and the tasks that ended there, were not submitted there,
+    and may have been by ``since_ns``."""
     found: Keys = {}
+    came: set[str] = set()
+    ended: set[str] = set()
     for record in records:
         for data in record.events:
-            # Looked at before it is decoded: only a submit that has terms, its last field, can have a key.
-            if _SUBMITTED not in data[: len(_SUBMITTED) + 4] or data.endswith(_NO_TERMS):
+            fate = _FATE.match(data)
+            if fate is None:
                 continue
-            event = decode_event(data)
-            if isinstance(event, TaskSubmitted) and event.terms is not None:
-                at = (event.tenant, event.terms.idempotency_key)
-                if at in asked:
-                    content = content_digest(event.capability, event.parameters, event.parameters_blob, event.after)
-                    found[at] = KeyEntry(event.task, content, 0)
+            name = fate[2].decode()
+            if id_time_ns(name) - _SKEW_NS <= since_ns:
+                (came if fate[1] == _SUBMITTED else ended).add(name)
+            # Looked at before it is decoded: only a submit that has terms, its last field, can have a key.
+            if fate[1] == _SUBMITTED and not data.endswith(_NO_TERMS):
+                found |= _key_of(decode_event(data), asked)
+    return found, ended - came
+
+
+def _keys_of(reader: JournalReader, names: set[str], asked: set[tuple[str, str]], last: int) -> Keys:
+    """What the keys stand for by how these tasks were submitted, none after the event ``last``; those that the journal has no
+    more are left in ``names``."""
+    found: Keys = {}
+    if names:
+        begin = first_since(reader, _earliest_ns(names))
+        for _, name, event, _ in _events(reader.read(begin, last) if begin <= last else iter(()), names):
+            if isinstance(event, TaskSubmitted):
+                found |= _key_of(event, asked)
+                names.discard(name)
+                if not names:
+                    break
     return found
 
 
-def first_since(reader: JournalReader, since_ns: int) -> int:
-    """Sequence from which the records that are there are not older than ``since_ns``, by bisection over their times."""
-    low, high = 1, reader.tail().next
+def _key_of(event: Event, asked: set[tuple[str, str]]) -> Keys:
+    """What a submit says that its key stands for, if that was asked for."""
+    if not isinstance(event, TaskSubmitted) or event.terms is None:
+        return {}
+    at = (event.tenant, event.terms.idempotency_key)
+    if at not in asked:
+        return {}
+    content = content_digest(event.capability, event.parameters, event.parameters_blob, event.after)
+    return {at: KeyEntry(event.task, content, 0)}
+
+
+def first_since(reader: JournalReader, since_ns: int, low: int = 1) -> int:
+    """Sequence from which the records that are there are not older than ``since_ns``, by bisection over their times; not
+    before the sequence ``low``."""
+    high = reader.tail().next
     while low < high:
         middle = (low + high) // 2
         try:

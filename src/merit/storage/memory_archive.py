@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from merit.model.record import Record
 from merit.model.trail import SignedAnchor, check_follows, decode_anchor
 from merit.ports.archive import Archived, ArchiveUnavailable
+from merit.storage.archive_rows import own_anchor
 from merit.storage.segments import Segment, records_in, segments_of
 
 
@@ -52,11 +53,9 @@ class MemoryArchive:
 
     def add_anchor(self, anchor: SignedAnchor) -> None:
         """See `Archive.add_anchor`."""
-        wanted = decode_anchor(anchor.data)
+        wanted = own_anchor(anchor, self._cell)
         if any(known.data == anchor.data for known in self._anchors):
             return
-        if wanted.cell != self._cell:
-            raise ValueError(f"an anchor of cell {wanted.cell!r} was refused: this is the archive of {self._cell!r}")
         check_follows(wanted, self.last_anchor())
         self._anchors.append(anchor)
 

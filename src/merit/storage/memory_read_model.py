@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from merit.core.state import KeyEntry
 from merit.model.search import TaskQuery, TaskRow, WorkerQuery, WorkerRow
-from merit.ports.read_model import PAGE_MAX, Portion, Reached, ReadModelUnavailable, Superseded, TaskPage
+from merit.ports.read_model import ORDER_END, PAGE_MAX, Portion, Reached, ReadModelUnavailable, Superseded, TaskPage
 
 LOOKED_AT_MAX: Final = 10_000
 """Rows that one search looks at."""
@@ -70,12 +70,13 @@ class MemoryReadModel:
                 return TaskPage(tuple(rows), more=True, before=order)
         return TaskPage(tuple(rows), more=False, before=0)
 
-    def tasks(self, ids: Sequence[str]) -> list[TaskRow]:
+    def tasks(self, ids: Sequence[str], before: int = ORDER_END) -> list[TaskRow]:
         """See `ReadModelReader.tasks`."""
         self._check_open()
         names = set(ids)
         # Copies: whoever asks for single tasks gives them back their contents.
-        return copy.deepcopy(list({row.id: row for row in self._in_order() if row.id in names}.values()))
+        rows = (row for row in self._in_order() if row.id in names and row.order < before)
+        return copy.deepcopy(list({row.id: row for row in rows}.values()))
 
     def keys(self, wanted: Sequence[tuple[str, str]]) -> dict[tuple[str, str], KeyEntry]:
         """See `ReadModelReader.keys`."""
@@ -106,7 +107,7 @@ class MemoryReadModel:
         return len(tasks) + len(gone)
 
     def oldest_ns(self) -> int:
-        """See `ReadModel.oldest_ns`."""
+        """See `ReadModelReader.oldest_ns`."""
         self._check_open()
         left = [worker.left_ns for worker in self._kept.workers.values() if worker.left_ns]
         return min([row.ended_ns for row in self._kept.tasks.values()] + left, default=0)

@@ -10,9 +10,17 @@ import msgspec
 
 from merit.model.search import TaskRow, WorkerRow
 from merit.ports.read_model import Portion, Superseded
-from merit.storage import postgres_read_model_reader as terms
+from merit.storage import search_terms as terms
 from merit.storage.postgres_database import Bounds, Database
-from merit.storage.postgres_read_model_reader import FORMAT, SPAN_BITS, PostgresReadModelReader, plain_json
+from merit.storage.postgres_read_model_reader import (
+    BUCKET_BITS,
+    CLEARING,
+    FORMAT,
+    TERM_LENGTH_MAX,
+    PostgresReadModelReader,
+    plain_json,
+    prefix_of,
+)
 
 _ROWS_AT_A_TIME: Final = 2_000
 # It can be made again from what the journal still has, so a commit need not wait for the disk: what a crash of the server takes with it,
@@ -25,8 +33,6 @@ INSERT INTO merit.reached (cell, format, sequence, time_ns) VALUES ($1, $2, 0, 0
 _ADVANCE: Final = """
 UPDATE merit.reached SET sequence = $3, time_ns = $4 WHERE cell = $1 AND sequence = $2 AND format = $5 RETURNING sequence
 """
-_CLEARING: Final = 0
-"""Stands for the format while rows are being dropped: nobody reads or writes then, and who opens it next goes on dropping."""
 _RESET: Final = "UPDATE merit.reached SET format = $2, sequence = 0, time_ns = 0 WHERE cell = $1"
 _IS_CLEARING: Final = "SELECT true FROM merit.reached WHERE cell = $1 AND format = $2 FOR UPDATE"
 
@@ -46,7 +52,7 @@ SELECT $1, (x->>0)::bigint, (x->>1)::bigint, (x->>6)::bigint, (x->>7)::bigint, (
         || CASE WHEN x->9 <> '[]' THEN (
             SELECT array_agg(begin || '{terms.LABEL}' || left(one::text, $4)) FROM jsonb_array_elements(x->9) AS one) END)
 FROM ROWS FROM (jsonb_array_elements($2::jsonb), unnest($3::text[])) AS given (x, task)
-    CROSS JOIN LATERAL (SELECT $5 || to_hex((x->>0)::bigint >> {terms.BUCKET_BITS}) AS begin) AS bucket
+    CROSS JOIN LATERAL (SELECT $5 || to_hex((x->>0)::bigint >> {BUCKET_BITS}) AS begin) AS bucket
 ON CONFLICT (cell, id_order) DO UPDATE SET
     sequence = excluded.sequence, submitted_ns = excluded.submitted_ns, ended_ns = excluded.ended_ns, id = excluded.id,
     key = excluded.key, content = excluded.content, task = excluded.task, terms = excluded.terms
@@ -71,11 +77,6 @@ ON CONFLICT (cell, name) DO UPDATE SET
 _SORT_IN: Final = "SELECT gin_clean_pending_list('merit.task_terms')"
 
 _OLDEST: Final = "SELECT span FROM merit.spans WHERE cell = $1 AND ended_first_ns < $2 ORDER BY span LIMIT 1"
-_OLDEST_NS: Final = """
-SELECT coalesce(least(
-    (SELECT min(ended_first_ns) FROM merit.spans WHERE cell = $1),
-    (SELECT min(left_ns) FROM merit.workers WHERE cell = $1 AND left_ns > 0)), 0)
-"""
 _FORGET: Final = """
 DELETE FROM merit.tasks WHERE cell = $1 AND id_order IN (
     SELECT id_order FROM merit.tasks
@@ -143,9 +144,9 @@ class PostgresReadModel(PostgresReadModelReader):
     async def _store_tasks(self, connection: asyncpg.Connection[Any], rows: Sequence[TaskRow]) -> None:
         found = plain_json(_encode([msgspec.structs.astuple(row)[:_TASK] for row in rows]).decode())
         bodies = [_encode(row.task).decode() for row in rows]
-        begin = terms.prefix_of(self.cell)
-        await connection.execute(_INSERT_TASKS, self.cell, found, bodies, terms.TERM_LENGTH_MAX, begin)
-        await connection.execute(_INSERT_SPANS, self.cell, *_spans(rows))
+        begin = prefix_of(self.cell)
+        await connection.execute(_INSERT_TASKS, self.cell, found, bodies, TERM_LENGTH_MAX, begin)
+        await connection.execute(_INSERT_SPANS, self.cell, *zip(*terms.spans_of(rows), strict=True))
 
     async def _store_workers(self, connection: asyncpg.Connection[Any], rows: Sequence[WorkerRow]) -> None:
         found = plain_json(_encode(rows).decode())
@@ -167,11 +168,6 @@ class PostgresReadModel(PostgresReadModelReader):
 
         return self._session.run(forget)
 
-    def oldest_ns(self) -> int:
-        """See `ReadModel.oldest_ns`."""
-        found: int = self._session.run(lambda connection: connection.fetchval(_OLDEST_NS, self.cell))
-        return found
-
     async def _forget_in(
         self, connection: asyncpg.Connection[Any], span: int, ended_before_ns: int, count_max: int
     ) -> int:
@@ -184,7 +180,7 @@ class PostgresReadModel(PostgresReadModelReader):
 
     def clear(self) -> None:
         """See `ReadModel.clear`; in portions, until the last of which nobody can read it."""
-        self._session.run(lambda connection: connection.execute(_RESET, self.cell, _CLEARING))
+        self._session.run(lambda connection: connection.execute(_RESET, self.cell, CLEARING))
         for statement in _DROP_SOME:
             while self._while_clearing(statement, _DROPPED_AT_A_TIME) == _DROPPED_AT_A_TIME:
                 pass
@@ -195,24 +191,11 @@ class PostgresReadModel(PostgresReadModelReader):
 
         async def do(connection: asyncpg.Connection[Any]) -> int:
             async with connection.transaction():
-                if not await connection.fetchval(_IS_CLEARING, self.cell, _CLEARING):
+                if not await connection.fetchval(_IS_CLEARING, self.cell, CLEARING):
                     return 0
                 return _count(await connection.execute(statement, self.cell, number))
 
         return self._session.run(do)
-
-
-def _spans(tasks: Sequence[TaskRow]) -> tuple[list[int], list[int], list[int], list[int]]:
-    """Of each span: its number, when its tasks were submitted, first and last, and when the first of them ended."""
-    spans: dict[int, tuple[int, int, int]] = {}
-    for row in tasks:
-        at, until, ended = row.submitted_ns, row.submitted_ns, row.ended_ns
-        known = spans.get(row.order >> SPAN_BITS)
-        if known is not None:
-            at, until, ended = min(at, known[0]), max(until, known[1]), min(ended, known[2])
-        spans[row.order >> SPAN_BITS] = (at, until, ended)
-    first, last, ended_first = (list(column) for column in zip(*spans.values(), strict=True))
-    return list(spans), first, last, ended_first
 
 
 def _count(done: str) -> int:

@@ -12,7 +12,7 @@ import json
 import re
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 from zlib import crc32
 
 import asyncpg
@@ -21,24 +21,17 @@ import msgspec
 from merit.core.state import KeyEntry
 from merit.model.search import TaskQuery, TaskRow, WorkerQuery, WorkerRow, row_of
 from merit.model.tasks import Task
-from merit.ports.read_model import PAGE_MAX, Reached, ReadModelUnavailable, TaskPage
-from merit.storage.postgres_database import Bounds, Database
+from merit.ports.read_model import ORDER_END, PAGE_MAX, Reached, ReadModelUnavailable, TaskPage
+from merit.storage.postgres_database import Bounds, Database, Work
+from merit.storage.search_terms import WORD, page_of, question
 
 FORMAT: Final = 1
 """Version of the terms, and of what is a word (``merit.model.search.words``)."""
+CLEARING: Final = 0
+"""Stands for the format while rows are being dropped: nobody reads or writes then, and who opens it next goes on dropping."""
 BUCKET_BITS: Final = 13
-SPAN_BITS: Final = 10
 TERM_LENGTH_MAX: Final = 500
 """A term of PostgreSQL has at most 2,046 bytes; longer values are cut off, in what is searched and in what is asked."""
-
-# Kinds of terms: letters that are no hexadecimal digits, so that none is taken for the end of a bucket's number.
-CAPABILITY: Final = "k"
-TENANT: Final = "t"
-STATE: Final = "s"
-WORKER: Final = "w"
-LABEL: Final = "l"
-SCHEDULE: Final = "p"
-WORD: Final = "x"
 
 EFFORT_S: Final = 0.05
 """A search that has taken so long ends with what it has, after the step that it is in."""
@@ -47,7 +40,6 @@ _BUCKETS_FIRST: Final = 16
 _BUCKETS_MAX: Final = 512
 _STEP_S: Final = EFFORT_S / 5
 """… unless that took longer than this."""
-_PAGE_BYTES_MAX: Final = 8 * 1024 * 1024
 _ASKED_AT_A_TIME: Final = 5_000
 _BOUNDS: Final = Bounds(statement_s=5.0, lock_s=5.0, idle_s=5.0)
 _ID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -82,8 +74,8 @@ _BY_ORDER: Final = """
 SELECT sequence, content, task FROM merit.tasks WHERE cell = $1 AND id_order = ANY($2::bigint[]) ORDER BY id_order DESC
 """
 _BY_ID: Final = """
-SELECT DISTINCT ON (id) sequence, content, task FROM merit.tasks WHERE cell = $1 AND id = ANY($2::uuid[])
-ORDER BY id, id_order DESC
+SELECT DISTINCT ON (id) sequence, content, task FROM merit.tasks
+WHERE cell = $1 AND id = ANY($2::uuid[]) AND id_order < $3 ORDER BY id, id_order DESC
 """
 _BY_KEY: Final = """
 SELECT DISTINCT ON (key) key, id::text, content FROM merit.tasks WHERE cell = $1 AND key = ANY($2::text[])
@@ -93,8 +85,13 @@ _WORKERS: Final = """
 SELECT first_ns, worker FROM merit.workers
 WHERE cell = $1 AND name > $2 AND name >= $3 AND starts_with(name, $3)
     AND ($4::boolean IS NULL OR (left_ns = 0) = $4)
-    AND ($5 = '' OR $5 = ANY(capabilities)) AND ($6 = '' OR $6 = ANY(tags))
-ORDER BY name LIMIT $7
+    AND ($5 = '' OR $5 = ANY(capabilities)) AND ($6 = '' OR $6 = ANY(tags)) AND left_ns >= $7 AND left_ns < $8
+ORDER BY name LIMIT $9
+"""
+_OLDEST_NS: Final = """
+SELECT coalesce(least(
+    (SELECT min(ended_first_ns) FROM merit.spans WHERE cell = $1),
+    (SELECT min(left_ns) FROM merit.workers WHERE cell = $1 AND left_ns > 0)), 0)
 """
 # The tables hold other cells too, and room of what was dropped. So some of the cell's spans are measured, spread over all, and
 # stand for the rest. What a row takes beside its task and terms, in the table and in the indexes, is put at 350 bytes.
@@ -116,6 +113,8 @@ SELECT (
 """
 _SPANS_MEASURED: Final = 64
 
+Answer = TypeVar("Answer")
+
 _decode_task = msgspec.json.Decoder(Task).decode
 _decode_worker = msgspec.json.Decoder(WorkerRow).decode
 
@@ -128,6 +127,7 @@ class PostgresReadModelReader:
         self._place = f"read model of cell {cell!r} in {database.place}"
         self._effort_s = effort_s
         self._session = database.session(f"read model {cell}", ReadModelUnavailable, bounds)
+        self._checked = False
 
     def __enter__(self) -> Self:
         return self
@@ -138,16 +138,20 @@ class PostgresReadModelReader:
     def reached(self) -> Reached:
         """See `ReadModelReader.reached`."""
         row = self._session.run(lambda connection: connection.fetchrow(_REACHED, self.cell))
-        if row is None or row["format"] != FORMAT:
+        if row is None or row["format"] == CLEARING:
+            raise ReadModelUnavailable(f"{self._place}: there is no read model yet; the follower makes it")
+        if row["format"] != FORMAT:
             raise ReadModelUnavailable(
-                f"{self._place}: there is no read model yet, or one of another version; the follower makes it"
+                f"{self._place}: it has format {row['format']}, and this version of Merit has format {FORMAT}; the follower "
+                "begins it anew when it starts"
             )
+        self._checked = True
         return Reached(row["sequence"], row["time_ns"])
 
     def find(self, query: TaskQuery, before: int, limit: int) -> TaskPage:
         """See `ReadModelReader.find`."""
         wanted = max(1, min(limit, PAGE_MAX))
-        rows, more, below = self._session.run(lambda connection: self._find(connection, query, before, wanted))
+        rows, more, below = self._ask(lambda connection: self._find(connection, query, before, wanted))
         return TaskPage(tuple(map(_task_row, rows)), more, below)
 
     async def _find(
@@ -155,7 +159,7 @@ class PostgresReadModelReader:
     ) -> tuple[list[asyncpg.Record], bool, int]:
         """Rows, whether there may be more, and the order down to which all was looked at."""
         ends_s = time.monotonic() + self._effort_s
-        question = _question(query, self.cell)
+        asked = _question(query, self.cell)
         common = (self.cell, before, query.submitted_from_ns, query.submitted_to_ns)
         left: list[int] = [row["bucket"] for row in await connection.fetch(_BUCKETS, *common)]
         hits: list[tuple[int, int]] = []
@@ -166,24 +170,22 @@ class PostgresReadModelReader:
                 break
             step, left = left[:buckets], left[buckets:]
             values = (*common, wanted - len(hits), step)
-            found = await (
-                connection.fetch(_BY_TERMS, *values, question) if question else connection.fetch(_PLAIN, *values)
-            )
+            found = await (connection.fetch(_BY_TERMS, *values, asked) if asked else connection.fetch(_PLAIN, *values))
             hits += [(row["id_order"], row["bytes"]) for row in found]
             below = min(below, step[-1] << BUCKET_BITS)
             if time.monotonic() - began_s < _STEP_S:
                 buckets = min(2 * buckets, _BUCKETS_MAX)
         more = bool(left)
-        kept = list(_within(_PAGE_BYTES_MAX, hits))
+        kept = page_of(hits)
         if len(kept) < len(hits) or len(hits) == wanted:
             more, below = True, kept[-1]
         rows = await connection.fetch(_BY_ORDER, self.cell, kept) if kept else []
         return rows, more, below if more else 0
 
-    def tasks(self, ids: Sequence[str]) -> list[TaskRow]:
+    def tasks(self, ids: Sequence[str], before: int = ORDER_END) -> list[TaskRow]:
         """See `ReadModelReader.tasks`."""
         known = [task for task in ids if _ID.fullmatch(task)]
-        return [_task_row(row) for row in self._asked(_BY_ID, known)]
+        return [_task_row(row) for row in self._asked(_BY_ID, known, before)]
 
     def keys(self, wanted: Sequence[tuple[str, str]]) -> dict[tuple[str, str], KeyEntry]:
         """See `ReadModelReader.keys`."""
@@ -196,9 +198,15 @@ class PostgresReadModelReader:
     def workers(self, query: WorkerQuery, after: str, limit: int) -> list[WorkerRow]:
         """See `ReadModelReader.workers`."""
         capability, tag, name = plain(query.capability), plain(query.tag), plain(query.name)
-        values = (self.cell, plain(after), name, query.here, capability, tag, max(1, min(limit, PAGE_MAX)))
-        rows = self._session.run(lambda connection: connection.fetch(_WORKERS, *values))
+        left = (query.left_from_ns, query.left_to_ns)
+        values = (self.cell, plain(after), name, query.here, capability, tag, *left, max(1, min(limit, PAGE_MAX)))
+        rows = self._ask(lambda connection: connection.fetch(_WORKERS, *values))
         return [msgspec.structs.replace(_decode_worker(row["worker"]), first_ns=row["first_ns"]) for row in rows]
+
+    def oldest_ns(self) -> int:
+        """See `ReadModelReader.oldest_ns`."""
+        found: int = self._session.run(lambda connection: connection.fetchval(_OLDEST_NS, self.cell))
+        return found
 
     def size_bytes(self) -> int:
         """See `ReadModelReader.size_bytes`."""
@@ -209,16 +217,22 @@ class PostgresReadModelReader:
         """See `ReadModelReader.close`."""
         self._session.close()
 
-    def _asked(self, statement: str, wanted: Sequence[str]) -> Iterator[asyncpg.Record]:
+    def _asked(self, statement: str, wanted: Sequence[str], *more: int) -> Iterator[asyncpg.Record]:
         portions = [wanted[start : start + _ASKED_AT_A_TIME] for start in range(0, len(wanted), _ASKED_AT_A_TIME)]
         for portion in portions or [[]]:
 
             async def fetched(
                 connection: asyncpg.Connection[Any], portion: Sequence[str] = portion
             ) -> list[asyncpg.Record]:
-                return await connection.fetch(statement, self.cell, portion)
+                return await connection.fetch(statement, self.cell, portion, *more)
 
-            yield from self._session.run(fetched)
+            yield from self._ask(fetched)
+
+    def _ask(self, work: Work[Answer]) -> Answer:
+        """The answer, once it is known that what is there was written as this version reads it."""
+        if not self._checked:
+            self.reached()
+        return self._session.run(work)
 
 
 def plain(text: str) -> str:
@@ -249,38 +263,18 @@ def prefix_of(cell: str) -> str:
 def _question(query: TaskQuery, cell: str) -> str:
     """The question to the index, with a mark for the bucket; empty: there is nothing to ask it."""
     begin = prefix_of(cell) + _BUCKET
-
-    def term(kind: str, value: object) -> str:
-        return _quoted(begin + kind + said(value)[:TERM_LENGTH_MAX])
-
-    parts = [term(LABEL, list(label)) for label in query.labels]
-    for kind, value in (
-        (CAPABILITY, query.capability),
-        (TENANT, query.tenant),
-        (WORKER, query.worker),
-        (SCHEDULE, query.schedule),
-    ):
-        if value:
-            parts.append(term(kind, value))
-    parts += [f"{_quoted(begin + WORD + word)}:*" for word in query.words]
-    if query.states:
-        parts.append(f"({' | '.join(term(STATE, int(state)) for state in sorted(query.states))})")
-    return " & ".join(parts)
+    return question(
+        query,
+        term=lambda kind, value: _quoted(begin + kind + said(value)[:TERM_LENGTH_MAX]),
+        begun=lambda word: f"{_quoted(begin + WORD + word)}:*",
+        both=" & ",
+        either=" | ",
+    )
 
 
 def _quoted(term: str) -> str:
     """A term in a `tsquery`."""
     return "'" + term.replace("\\", "\\\\").replace("'", "''") + "'"
-
-
-def _within(bytes_max: int, hits: list[tuple[int, int]]) -> Iterator[int]:
-    """The orders of the first that are so large together; one at least."""
-    size = 0
-    for order, length in hits:
-        size += length
-        if size > bytes_max and size > length:
-            return
-        yield order
 
 
 def _task_row(row: asyncpg.Record) -> TaskRow:

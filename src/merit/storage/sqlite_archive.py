@@ -10,18 +10,17 @@ from typing import Any, Final
 import apsw
 
 from merit.model.record import Record
-from merit.model.trail import SignedAnchor, check_follows, decode_anchor
-from merit.ports.archive import Archived, ArchiveUnavailable
+from merit.model.trail import SignedAnchor, check_follows
+from merit.ports.archive import ArchiveUnavailable
 from merit.storage import sqlite_file
+from merit.storage.archive_rows import ArchiveRows, own_anchor
 from merit.storage.durable_files import make_directory
-from merit.storage.segments import records_in, segments_of
+from merit.storage.segments import segments_of
 
 APPLICATION_ID: Final = 0x4D524131  # "MRA1"
 FILE_FORMAT: Final = 1
 PAGE_BYTES: Final = 8192
 _BUSY_WAIT_MS: Final = 5_000
-_DROPPED_MAX: Final = 16
-"""Segments that one transaction drops."""
 
 _TABLES: Final = """
 CREATE TABLE meta (only INTEGER PRIMARY KEY CHECK (only = 1), cell TEXT NOT NULL) STRICT;
@@ -42,76 +41,44 @@ CREATE TABLE anchors (
     key BLOB NOT NULL
 ) STRICT;
 """
-_HELD: Final = """
-SELECT coalesce(min(first), 0), coalesce(max(last), 0), (SELECT coalesce(max(last), 0) FROM anchors),
-    coalesce(sum(bytes), 0) FROM segments"""
 _LAST_SEGMENT: Final = "SELECT last, hash FROM segments ORDER BY first DESC LIMIT 1"
-_SEGMENT: Final = """
-SELECT first, last, data FROM segments
-WHERE first >= (SELECT coalesce(max(first), 0) FROM segments WHERE first <= ?1) AND first <= ?2 AND last >= ?1
-ORDER BY first LIMIT 1"""
-_ANCHORS: Final = """
-SELECT last, data, signature, key FROM anchors
-WHERE first >= (SELECT coalesce(max(first), 0) FROM anchors WHERE first <= ?1) AND first <= ?2 AND last >= ?1
-ORDER BY first LIMIT 256"""
-_LAST_ANCHOR: Final = "SELECT data, signature, key FROM anchors ORDER BY first DESC LIMIT 1"
 _SAME_ANCHOR: Final = "SELECT 1 FROM anchors WHERE first = ? AND data = ?"
-_OLDEST: Final = "SELECT first, time_ns, bytes FROM segments ORDER BY first LIMIT ?"
 
 
-class SqliteArchive:
+class SqliteArchive(ArchiveRows):
     """An `Archive` of `cell` in the file at `path`, which the first write makes; until then it is empty.
 
     What is written is durable on return. `vfs` names a registered SQLite VFS (fault injection in tests).
     """
 
+    _HELD = """
+    SELECT coalesce(min(first), 0), coalesce(max(last), 0), (SELECT coalesce(max(last), 0) FROM anchors),
+        coalesce(sum(bytes), 0) FROM segments"""
+    _SEGMENT = """
+    SELECT first, last, data FROM segments
+    WHERE first >= (SELECT coalesce(max(first), 0) FROM segments WHERE first <= ?1) AND first <= ?2 AND last >= ?1
+    ORDER BY first LIMIT 1"""
+    _ANCHORS = """
+    SELECT last, data, signature, key FROM anchors
+    WHERE first >= (SELECT coalesce(max(first), 0) FROM anchors WHERE first <= ?1) AND first <= ?2 AND last >= ?1
+    ORDER BY first LIMIT 256"""
+    _LAST_ANCHOR = "SELECT data, signature, key FROM anchors ORDER BY first DESC LIMIT 1"
+    _OLDEST = "SELECT first, time_ns, bytes FROM segments ORDER BY first LIMIT ?"
+
     def __init__(self, path: Path, cell: str, *, vfs: str | None = None) -> None:
+        super().__init__(str(path), cell)
         self._path = path
-        self._cell = cell
         self._vfs = vfs
         self._connection: apsw.Connection | None = None
         self._closed = False
 
-    def held(self) -> Archived:
-        """See `ArchiveReader.held`."""
-        rows = self._rows(_HELD)
-        return Archived(*rows[0]) if rows else Archived()
-
-    def records(self, first: int, last: int) -> Iterator[Record]:
-        """See `ArchiveReader.records`; in no transaction between two segments."""
-        start = first
-        while start <= last and (rows := self._rows(_SEGMENT, start, last)):
-            segment, start = rows[0][0], rows[0][1] + 1
-            try:
-                yield from records_in(rows[0][2], first, last)
-            except ValueError as error:
-                raise ArchiveUnavailable(
-                    f"{self._path}: the segment that begins at {segment} is damaged: {error}; restore the file from a copy"
-                ) from error
-
-    def anchors(self, first: int, last: int) -> Iterator[SignedAnchor]:
-        """See `ArchiveReader.anchors`."""
-        while first <= last and (rows := self._rows(_ANCHORS, first, last)):
-            for row in rows:
-                yield SignedAnchor(*row[1:])
-            first = rows[-1][0] + 1
-
-    def last_anchor(self) -> SignedAnchor | None:
-        """See `ArchiveReader.last_anchor`."""
-        rows = self._rows(_LAST_ANCHOR)
-        return SignedAnchor(*rows[0]) if rows else None
-
     def add_anchor(self, anchor: SignedAnchor) -> None:
         """See `Archive.add_anchor`."""
-        wanted = decode_anchor(anchor.data)
+        wanted = own_anchor(anchor, self._cell)
         with self._writing() as connection:
             if connection.execute(_SAME_ANCHOR, (wanted.first, anchor.data)).fetchall():
                 return
-            if wanted.cell != self._cell:
-                raise ValueError(
-                    f"an anchor of cell {wanted.cell!r} was refused: this is the archive of {self._cell!r}"
-                )
-            rows: list[Any] = connection.execute(_LAST_ANCHOR).fetchall()
+            rows: list[Any] = connection.execute(self._LAST_ANCHOR).fetchall()
             check_follows(wanted, SignedAnchor(*rows[0]) if rows else None)
             row = (wanted.first, wanted.last, anchor.data, anchor.signature, anchor.key)
             connection.execute("INSERT INTO anchors VALUES (?, ?, ?, ?, ?)", row)
@@ -123,21 +90,6 @@ class SqliteArchive:
             for one in segments_of(records, rows[0] if rows else None):
                 row = (one.first, one.last, one.time_ns, len(one.data), one.hash, one.data)
                 connection.execute("INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?)", row)
-
-    def drop(self, until_ns: int, bytes_max: int) -> int:
-        """See `Archive.drop`; a few segments in each transaction."""
-        held = self.held()
-        size = held.segments_bytes
-        while True:
-            until = 0
-            for first, time_ns, length in self._rows(_OLDEST, _DROPPED_MAX):
-                if time_ns >= until_ns and size <= bytes_max:
-                    break
-                until, size = first, size - length
-            if not until:
-                return self.held().first
-            with self._writing() as connection:
-                connection.execute("DELETE FROM segments WHERE first <= ?", (until,))
 
     def close(self) -> None:
         """See `ArchiveReader.close`."""
@@ -156,6 +108,10 @@ class SqliteArchive:
         with self._translating():
             rows: list[Any] = self._opened().execute(query, values).fetchall()
             return rows
+
+    def _drop_to(self, first: int) -> None:
+        with self._writing() as connection:
+            connection.execute("DELETE FROM segments WHERE first <= ?", (first,))
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[apsw.Connection]:

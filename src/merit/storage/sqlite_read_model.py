@@ -20,7 +20,7 @@ from merit.ports.read_model import Portion, ReadModelUnavailable, Superseded
 from merit.storage import sqlite_file
 from merit.storage import sqlite_read_model_format as layout
 from merit.storage.durable_files import make_directory
-from merit.storage.sqlite_read_model_format import SPAN_BITS
+from merit.storage.search_terms import SPAN_BITS, spans_of
 from merit.storage.sqlite_read_model_reader import SqliteReadModelReader, file_at, log_path
 
 log = logging.getLogger("merit")
@@ -40,10 +40,6 @@ SELECT json_group_array(place) FROM (
         AND ended_ns < :before
     ORDER BY place LIMIT :limit)
 """  # noqa: S608  (what is put in are constants of this program)
-_OLDEST_NS: Final = """
-SELECT coalesce(min(first_ns), 0) FROM (
-    SELECT min(ended_first_ns) AS first_ns FROM spans UNION ALL SELECT min(left_ns) FROM workers WHERE left_ns > 0)
-"""
 _DROP_TASKS: Final = "DELETE FROM tasks WHERE place IN (SELECT value FROM json_each(?))"
 _DROP_TOKENS: Final = "DELETE FROM tokens WHERE rowid IN (SELECT value FROM json_each(?))"
 _NARROW_SPAN: Final = f"""
@@ -82,7 +78,7 @@ class SqliteReadModel(SqliteReadModelReader):
                 )
             if portion.tasks:
                 _store(connection, portion.tasks)
-                connection.execute(layout.INSERT_SPANS, (_encode(_spans(portion.tasks)).decode(),))
+                connection.execute(layout.INSERT_SPANS, (_encode(spans_of(portion.tasks)).decode(),))
             if portion.workers:
                 connection.execute(layout.INSERT_WORKERS, (_encode(portion.workers).decode(),))
         self._checkpoint()
@@ -100,11 +96,6 @@ class SqliteReadModel(SqliteReadModelReader):
             dropped += connection.changes()
         self._checkpoint()
         return dropped
-
-    def oldest_ns(self) -> int:
-        """See `ReadModel.oldest_ns`."""
-        found: int = self._row(_OLDEST_NS)[0]
-        return found
 
     def clear(self) -> None:
         """See `ReadModel.clear`; whoever reads it has to open it again."""
@@ -223,18 +214,3 @@ def _forget_in(connection: apsw.Connection, span: int, ended_before_ns: int, cou
     connection.execute("DELETE FROM spans WHERE span = ?", (span,))
     connection.execute(_NARROW_SPAN, {"span": span})
     return dropped
-
-
-def _spans(tasks: Sequence[TaskRow]) -> list[list[int]]:
-    """Of each span: its number, when its tasks were submitted, first and last, and when the first of them ended."""
-    spans: dict[int, list[int]] = {}
-    for row in tasks:
-        number = row.order >> SPAN_BITS
-        span = spans.get(number)
-        if span is None:
-            spans[number] = [number, row.submitted_ns, row.submitted_ns, row.ended_ns]
-            continue
-        span[1] = min(span[1], row.submitted_ns)
-        span[2] = max(span[2], row.submitted_ns)
-        span[3] = min(span[3], row.ended_ns)
-    return list(spans.values())

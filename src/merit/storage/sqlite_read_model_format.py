@@ -16,6 +16,7 @@ import apsw
 
 from merit.ports.read_model import ReadModelUnavailable
 from merit.storage import sqlite_file
+from merit.storage.search_terms import CAPABILITY, LABEL, SCHEDULE, STATE, TENANT, WORD, WORKER, Value
 
 APPLICATION_ID: Final = 0x4D525231  # "MRR1": tells a read model from any other SQLite file
 FILE_FORMAT: Final = 1
@@ -24,8 +25,6 @@ PAGE_BYTES: Final = 8192
 BUSY_WAIT_MS: Final = 5_000
 
 BUCKET_BITS: Final = 16
-SPAN_BITS: Final = 10
-"""A span, a run of 1,024 orders, knows when its tasks were submitted and ended: times need no index of their own."""
 
 TABLES: Final = """
 CREATE TABLE meta (
@@ -63,19 +62,11 @@ CREATE TABLE workers (
 CREATE INDEX workers_left ON workers (left_ns) WHERE left_ns > 0;
 """
 
-# Kinds of tokens: letters that are no hexadecimal digits, so that none is taken for the end of a bucket's number.
-CAPABILITY: Final = "k"
-TENANT: Final = "t"
-STATE: Final = "s"
-WORKER: Final = "w"
-LABEL: Final = "l"
-SCHEDULE: Final = "p"
-WORD: Final = "x"
 
-
-def exact(kind: str, *values: str) -> str:
+def exact(kind: str, value: Value) -> str:
     """The token for a value, without its bucket. As `INSERT_TOKENS` makes it: hexadecimal, so that no value is cut in two."""
-    return "".join(f"{kind}{value.encode().hex()}" for value in values)
+    parts = value if isinstance(value, tuple) else (str(value),)
+    return "".join(f"{kind}{part.encode().hex()}" for part in parts)
 
 
 # The rows come as one array in JSON (`encoded`), which SQLite goes through by itself: a statement for each row would have

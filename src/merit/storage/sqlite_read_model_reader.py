@@ -7,7 +7,7 @@ for the interpreter's lock as often, beside a cell that is busy.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, Self
@@ -18,9 +18,10 @@ import msgspec
 from merit.core.state import KeyEntry
 from merit.model.search import TaskQuery, TaskRow, WorkerQuery, WorkerRow, row_of
 from merit.model.tasks import Task
-from merit.ports.read_model import PAGE_MAX, Reached, ReadModelUnavailable, TaskPage
+from merit.ports.read_model import ORDER_END, PAGE_MAX, Reached, ReadModelUnavailable, TaskPage
 from merit.storage import sqlite_read_model_format as layout
-from merit.storage.sqlite_read_model_format import BUCKET_BITS, SPAN_BITS
+from merit.storage.search_terms import SPAN_BITS, WORD, page_of, question
+from merit.storage.sqlite_read_model_format import BUCKET_BITS
 
 EFFORT_S: Final = 0.025
 """A search that has taken so long ends with what it has, after the step that it is in."""
@@ -29,7 +30,6 @@ _BUCKETS_FIRST: Final = 4
 _BUCKETS_MAX: Final = 32
 _STEP_S: Final = EFFORT_S / 5
 """… unless that took longer than this."""
-_PAGE_BYTES_MAX: Final = 8 * 1024 * 1024
 _IDS_AT_A_TIME: Final = 500
 _KEYS_AT_A_TIME: Final = 20_000
 
@@ -69,7 +69,7 @@ WHERE place IN (SELECT value FROM json_each(?))
 """
 _BY_ID: Final = """
 SELECT json_group_array(json_array(sequence, content, json(task))) FROM tasks
-WHERE id IN (SELECT unhex(value, '-') FROM json_each(?))
+WHERE id IN (SELECT unhex(value, '-') FROM json_each(?)) AND place < ?
 """
 _KEYS: Final = """
 SELECT json_group_array(json_array(wanted.value->>0, tasks.key, task->>0, content, place))
@@ -80,10 +80,14 @@ _WORKERS: Final = """
 SELECT json_group_array(json_array(first_ns, json(worker))) FROM (
     SELECT first_ns, worker FROM workers
     WHERE name > :after AND name BETWEEN :name AND :name || char(1114111)
-        AND (:here IS NULL OR (left_ns = 0) = :here)
+        AND (:here IS NULL OR (left_ns = 0) = :here) AND left_ns >= :left_from AND left_ns < :left_to
         AND (:capability = '' OR EXISTS (SELECT 1 FROM jsonb_each(worker, '$[3]') WHERE atom = :capability))
         AND (:tag = '' OR EXISTS (SELECT 1 FROM jsonb_each(worker, '$[4]') WHERE atom = :tag))
     ORDER BY name LIMIT :limit)
+"""
+_OLDEST_NS: Final = """
+SELECT coalesce(min(first_ns), 0) FROM (
+    SELECT min(ended_first_ns) AS first_ns FROM spans UNION ALL SELECT min(left_ns) FROM workers WHERE left_ns > 0)
 """
 _SIZE: Final = """
 SELECT (page_count - freelist_count) * page_size
@@ -152,18 +156,18 @@ class SqliteReadModelReader:
             if ended_s - began_s < _STEP_S:
                 buckets = min(2 * buckets, _BUCKETS_MAX)
         more = high >= lowest or len(hits) == wanted
-        kept = list(_within(_PAGE_BYTES_MAX, hits))
+        kept = page_of(hits)
         if len(kept) < len(hits) or len(hits) == wanted:
             more, high = True, kept[-1] - 1
         rows = self._rows(_BY_ORDER, kept)
         rows.sort(key=lambda row: -row.order)
         return TaskPage(tuple(rows), more, high + 1 if more else 0)
 
-    def tasks(self, ids: Sequence[str]) -> list[TaskRow]:
+    def tasks(self, ids: Sequence[str], before: int = ORDER_END) -> list[TaskRow]:
         """See `ReadModelReader.tasks`."""
         found: dict[str, TaskRow] = {}
         for start in range(0, len(ids), _IDS_AT_A_TIME):
-            for row in self._rows(_BY_ID, ids[start : start + _IDS_AT_A_TIME]):
+            for row in self._rows(_BY_ID, ids[start : start + _IDS_AT_A_TIME], before):
                 known = found.get(row.id)
                 if known is None or known.order < row.order:
                     found[row.id] = row
@@ -186,12 +190,19 @@ class SqliteReadModelReader:
             "after": after,
             "name": query.name,
             "here": query.here,
+            "left_from": query.left_from_ns,
+            "left_to": query.left_to_ns,
             "capability": query.capability,
             "tag": query.tag,
             "limit": max(1, min(limit, PAGE_MAX)),
         }
         rows = _decode_workers(self._row(_WORKERS, values)[0])
         return [msgspec.structs.replace(row, first_ns=first_ns) for first_ns, row in rows]
+
+    def oldest_ns(self) -> int:
+        """See `ReadModelReader.oldest_ns`."""
+        found: int = self._row(_OLDEST_NS)[0]
+        return found
 
     def size_bytes(self) -> int:
         """See `ReadModelReader.size_bytes`. The file does not shrink, and pages that are free are used again; the write-ahead
@@ -205,10 +216,10 @@ class SqliteReadModelReader:
             self._connection.close(force=True)
             self._connection = None
 
-    def _rows(self, statement: str, wanted: Sequence[int | str]) -> list[TaskRow]:
+    def _rows(self, statement: str, wanted: Sequence[int | str], *more: int) -> list[TaskRow]:
         if not wanted:
             return []
-        found = _decode_rows(self._row(statement, (_encode(wanted).decode(),))[0])
+        found = _decode_rows(self._row(statement, (_encode(wanted).decode(), *more))[0])
         return [row_of(task, sequence, content) for sequence, content, task in found]
 
     def _row(self, statement: str, values: Any = ()) -> Any:
@@ -258,31 +269,13 @@ def log_path(path: Path) -> Path:
 
 def _match(query: TaskQuery) -> str:
     """The question to the full-text index, with `@` for the bucket; empty: there is nothing to ask it."""
-    tokens = [layout.exact(layout.LABEL, *label) for label in query.labels]
-    for kind, value in (
-        (layout.CAPABILITY, query.capability),
-        (layout.TENANT, query.tenant),
-        (layout.WORKER, query.worker),
-        (layout.SCHEDULE, query.schedule),
-    ):
-        if value:
-            tokens.append(layout.exact(kind, value))
-    parts = [f'"@{token}"' for token in tokens]
-    parts += [f'"@{layout.WORD}{word}"*' for word in query.words]
-    if query.states:
-        states = [layout.exact(layout.STATE, str(int(state))) for state in sorted(query.states)]
-        parts.append("(" + " OR ".join(f'"@{state}"' for state in states) + ")")
-    return " AND ".join(parts)
-
-
-def _within(bytes_max: int, hits: list[tuple[int, int]]) -> Iterator[int]:
-    """The orders of the first that are so large together; one at least."""
-    size = 0
-    for order, length in hits:
-        size += length
-        if size > bytes_max and size > length:
-            return
-        yield order
+    return question(
+        query,
+        term=lambda kind, value: f'"@{layout.exact(kind, value)}"',
+        begun=lambda word: f'"@{WORD}{word}"*',
+        both=" AND ",
+        either=" OR ",
+    )
 
 
 def file_at(path: Path) -> tuple[int, int]:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import apsw
 
 from merit.model.record import Record, Tail
-from merit.ports.journal import JournalCompacted, JournalCorrupt, JournalUnavailable
+from merit.ports.journal import JournalCorrupt, JournalUnavailable
 from merit.storage import sqlite_format, sqlite_log
+from merit.storage.journal_rows import SEQUENCE_MAX, JournalRows
 from merit.storage.record_row import RecordRow, decode_row
-from merit.storage.verify import verified
 
 # One read transaction takes at most this much, so that a slow reader never keeps the write-ahead log from being reused.
 _CHUNK_ROWS: Final = 256
 _CHUNK_BYTES: Final = 4 * 1024 * 1024
 
-_SEQUENCE_MAX: Final = 2**63 - 1
 _SELECT: Final = "SELECT first, last, epoch, time_ns, hash, payloads_crc, header, events, payloads FROM records "
 _CHUNK: Final = f"{_SELECT} WHERE first BETWEEN ? AND ? ORDER BY first LIMIT {_CHUNK_ROWS}"
 _BEFORE: Final = f"{_SELECT} WHERE first < ? ORDER BY first DESC LIMIT 1"
@@ -26,24 +25,13 @@ _META: Final = "SELECT * FROM meta"  # so that files of all formats can be asked
 _META_COLUMNS: Final = 5
 
 
-class SqliteReader:
+class SqliteReader(JournalRows):
     """A `JournalReader` of the file at `path` through `connection`, which it closes."""
 
     def __init__(self, connection: apsw.Connection | None, path: Path, cell: str) -> None:
+        super().__init__(cell)
         self._connection = connection
         self._path = path
-        self.cell = cell
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def read(self, first: int | None = None, last: int | None = None) -> Iterator[Record]:
-        """See `JournalReader.read`."""
-        start = self._start(first)
-        return verified(self._records(start, last), self._tail_before(start))
 
     def base(self) -> Tail:
         """See `JournalReader.base`."""
@@ -65,7 +53,7 @@ class SqliteReader:
             raise JournalUnavailable(f"{sqlite_log.log_path(self._path)}: cannot be read: {error.strerror}") from error
 
     def _records(self, start: int, last: int | None) -> Iterator[Record | JournalCorrupt]:
-        end = _SEQUENCE_MAX if last is None else last
+        end = SEQUENCE_MAX if last is None else last
         following = start
         while start <= end:
             try:
@@ -81,12 +69,6 @@ class SqliteReader:
             if not more:
                 return
             start, following = rows[-1][0] + 1, rows[-1][1] + 1
-
-    def tail(self) -> Tail:
-        """See `JournalReader.tail`."""
-        tail = self._tail_before(_SEQUENCE_MAX)
-        epoch = self._rows("SELECT epoch FROM meta")[0][0]
-        return Tail(tail.next, tail.last_hash, max(tail.epoch, epoch))
 
     def size_bytes(self) -> int:
         """See `JournalReader.size_bytes`; includes the write-ahead log, and leaves out what compaction has freed."""
@@ -139,39 +121,17 @@ class SqliteReader:
     def _chunk(self, start: int, end: int) -> tuple[list[RecordRow], bool]:
         return self._limited_rows(_CHUNK, (start, end))
 
-    def _start(self, sequence: int | None) -> int:
-        """Where the record that contains `sequence` starts; `sequence` itself when none does. None: the first there is.
+    def _epoch(self) -> int:
+        epoch: int = self._rows("SELECT epoch FROM meta")[0][0]
+        return epoch
 
-        Raises `JournalCompacted`.
-        """
-        if sequence is None:
-            return self.base().next
-        rows = self._rows(_BEFORE, min(sequence, _SEQUENCE_MAX - 1) + 1)
-        if not rows:
-            self._check_kept(sequence)
-        return rows[0][0] if rows and rows[0][1] >= sequence else sequence
-
-    def _check_kept(self, sequence: int) -> None:
-        first = self.base().next
-        if sequence < first:
-            raise JournalCompacted(self.cell, sequence, first)
-
-    def _tail_before(self, sequence: int) -> Tail:
-        """The tail of the records that start before `sequence`. Raises `JournalCorrupt` if the last one is damaged."""
+    def _before(self, sequence: int) -> RecordRow | None:
         rows = self._rows(_BEFORE, sequence)
-        if not rows:
-            base = self.base()
-            if sequence == _SEQUENCE_MAX and base.next > 1:
-                raise JournalCorrupt(
-                    self.cell,
-                    base.next,
-                    "there is no record, though compaction never removes the last one: restore them",
-                )
-            return base
-        record = decode_row(self.cell, rows[0])
-        if isinstance(record, JournalCorrupt):
-            raise record
-        return Tail(record.last + 1, rows[0][4], record.epoch)
+        return rows[0] if rows else None
+
+    def _reach(self, sequence: int) -> tuple[int, int] | None:
+        row = self._before(min(sequence, SEQUENCE_MAX - 1) + 1)
+        return row[:2] if row is not None else None
 
     def _beyond_damage(self, start: int, end: int) -> int:
         """The first sequence after `start` from which on SQLite can read again; beyond `end` if there is none."""
@@ -180,7 +140,7 @@ class SqliteReader:
         while not self._readable(readable, end):
             damaged, readable = readable, start + 2 * (readable - start)
             if readable > end:
-                return _SEQUENCE_MAX + 1
+                return SEQUENCE_MAX + 1
         while readable - damaged > 1:
             middle = (damaged + readable) // 2
             if self._readable(middle, end):

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final
@@ -189,6 +189,21 @@ class Fleet:
                     ):
                         counts[event.task] = counts.get(event.task, 0) + 1
         return counts
+
+
+@contextlib.asynccontextmanager
+async def staffed(
+    fleet: Fleet, workers: int, concurrency: int | None = None, *, tenant: str = DEFAULT_TENANT
+) -> AsyncIterator[tuple[Fleet, AsyncClient]]:
+    """A fleet with so many workers that are attached, and a client of it, for a tenant."""
+    async with fleet:
+        client = await fleet.connect(tenant)
+        try:
+            fleet.add_workers(workers, concurrency)
+            await fleet.attached(client, workers)
+            yield fleet, client
+        finally:
+            await client.aclose()
 
 
 def cpu_s(processes: Iterable[psutil.Process]) -> float:

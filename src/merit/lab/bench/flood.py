@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from merit.lab.bench.fleet import FleetFailed, until
+from merit.lab.bench.plan import Plan
 from merit.model.frames import Settled
 from merit.model.ids import make_id
 from merit.model.limits import SUBMIT_TASKS_MAX
@@ -93,6 +94,12 @@ class Flood:
         if not await until(lambda: self.completed >= target or self._reading.done(), wait_s):
             raise FleetFailed(f"{target - self.completed:,} of {count:,} tasks are missing after {wait_s:g} s")
         self._check()
+
+    async def fill(self, plan: Plan, tasks: int, wait_s: float) -> None:
+        """From now on some wait all the time, whatever the workers take in advance; and with so many done, everybody is warm."""
+        await self.submit(plan.waiting_few + plan.workers * PREFETCHED, wait_s)
+        self.refill = True
+        await self.work(tasks, wait_s)
 
     def _check(self) -> None:
         if self._reading.done():

@@ -12,8 +12,8 @@ from typing import Final
 import psutil
 
 from merit.lab.bench.figures import Figure
-from merit.lab.bench.fleet import Fleet, until
-from merit.lab.bench.flood import PREFETCHED, Flood
+from merit.lab.bench.fleet import Fleet, staffed, until
+from merit.lab.bench.flood import Flood
 from merit.lab.bench.paired import loss_pct, measure_pairs
 from merit.lab.bench.plan import Plan
 
@@ -25,37 +25,29 @@ _WAIT_S: Final = 120.0
 
 async def run(plan: Plan) -> list[Figure]:
     """With tasks that are always there, on as many workers as elsewhere."""
-    async with Fleet(plan.state) as fleet:
-        client = await fleet.connect()
-        try:
-            fleet.add_workers(plan.workers, plan.concurrency)
-            await fleet.attached(client, plan.workers)
-            async with Flood(fleet.server) as flood:
-                await flood.submit(plan.waiting_few + plan.workers * PREFETCHED, _WAIT_S)
-                flood.refill = True
-                await flood.work(2 * plan.follower_tasks, _WAIT_S)
-                if not followers(fleet):
-                    await until(lambda: bool(followers(fleet)), _WAIT_S)
+    async with staffed(Fleet(plan.state), plan.workers, plan.concurrency) as (fleet, client):
+        async with Flood(fleet.server) as flood:
+            await flood.fill(plan, 2 * plan.follower_tasks, _WAIT_S)
+            if not followers(fleet):
+                await until(lambda: bool(followers(fleet)), _WAIT_S)
 
-                async def switch(on: bool) -> None:
-                    for process in followers(fleet):
-                        with contextlib.suppress(psutil.NoSuchProcess):
-                            if on:
-                                process.resume()
-                            else:
-                                process.suspend()
+            async def switch(on: bool) -> None:
+                for process in followers(fleet):
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        if on:
+                            process.resume()
+                        else:
+                            process.suspend()
 
-                async def measure() -> float:
-                    began_s, completed = time.perf_counter(), flood.completed
-                    await flood.work(max(1, plan.follower_tasks // _SLICES), _WAIT_S)
-                    return (time.perf_counter() - began_s) / (flood.completed - completed)
+            async def measure() -> float:
+                began_s, completed = time.perf_counter(), flood.completed
+                await flood.work(max(1, plan.follower_tasks // _SLICES), _WAIT_S)
+                return (time.perf_counter() - began_s) / (flood.completed - completed)
 
-                await switch(False)
-                pairs = await measure_pairs(plan.follower_pairs, _SLICES, switch, measure)
-                await switch(True)
-            status = await client.status()
-        finally:
-            await client.aclose()
+            await switch(False)
+            pairs = await measure_pairs(plan.follower_pairs, _SLICES, switch, measure)
+            await switch(True)
+        status = await client.status()
     return [
         Figure("follower_cost_pct", loss_pct(pairs), "%", ceiling=COST_PCT_MAX),
         Figure("follower_lag_events", status["follower_lag_events"], "events"),

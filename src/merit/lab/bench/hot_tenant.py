@@ -22,7 +22,7 @@ from typing import Final
 from msgspec import Struct
 
 from merit.lab.bench.figures import Figure, median
-from merit.lab.bench.fleet import Fleet
+from merit.lab.bench.fleet import Fleet, staffed
 from merit.lab.bench.flood import PREFETCHED, Flood
 from merit.lab.bench.plan import Plan
 from merit.model.tasks import TaskSpec
@@ -65,24 +65,18 @@ async def run(plan: Plan) -> list[Figure]:
 
 
 async def _starts(plan: Plan, nap_s: float, waiting: int, *, workers: int, concurrency: int | None) -> Starts:
-    async with Fleet(plan.state) as fleet:
-        client = await fleet.connect(_SMALL)
-        try:
-            fleet.add_workers(workers, concurrency)
-            await fleet.attached(client, workers)
-            await _start_s(client, nap_s)  # from then on the worker knows how long they take
-            idle_s = [await _start_s(client, nap_s) for _ in range(plan.hot_repeats)]
-            async with Flood(fleet.server, _naps(nap_s), tenant=_HOT) as flood:
-                await flood.submit(waiting, _WAIT_S)
-                flood.refill = True
-                hot_s: list[float] = []
-                for number in range(plan.hot_repeats):
-                    # A task of the other tenant begins when the last of the few ends: each time it is met at another
-                    # moment of its life, all of them alike.
-                    await asyncio.sleep(nap_s * (number + 0.5) / plan.hot_repeats)
-                    hot_s.append(await _start_s(client, nap_s))
-        finally:
-            await client.aclose()
+    async with staffed(Fleet(plan.state), workers, concurrency, tenant=_SMALL) as (fleet, client):
+        await _start_s(client, nap_s)  # from then on the worker knows how long they take
+        idle_s = [await _start_s(client, nap_s) for _ in range(plan.hot_repeats)]
+        async with Flood(fleet.server, _naps(nap_s), tenant=_HOT) as flood:
+            await flood.submit(waiting, _WAIT_S)
+            flood.refill = True
+            hot_s: list[float] = []
+            for number in range(plan.hot_repeats):
+                # A task of the other tenant begins when the last of the few ends: each time it is met at another
+                # moment of its life, all of them alike.
+                await asyncio.sleep(nap_s * (number + 0.5) / plan.hot_repeats)
+                hot_s.append(await _start_s(client, nap_s))
     return Starts(idle_s, hot_s)
 
 

@@ -6,7 +6,7 @@ import time
 
 from merit.lab.bench.calibration import sync_times_s
 from merit.lab.bench.figures import Figure, percentile
-from merit.lab.bench.fleet import Fleet
+from merit.lab.bench.fleet import Fleet, staffed
 from merit.lab.bench.plan import Plan
 
 OVERHEAD_MS_MAX = 1.2
@@ -21,21 +21,15 @@ async def run(plan: Plan) -> list[Figure]:
     """The disk is measured in between, since the bars go by it."""
     times_s: list[float] = []
     syncs_s: list[float] = []
-    async with Fleet(plan.state) as fleet:
-        client = await fleet.connect()
-        try:
-            fleet.add_workers(plan.workers, plan.concurrency)
-            await fleet.attached(client, plan.workers)
-            for part in range(_PARTS + 1):
-                for _ in range(plan.rounds // _PARTS if part else min(plan.rounds, _WARM_ROUNDS)):
-                    began_s = time.perf_counter()
-                    handle = await client.submit("bench.noop", {"x": 1})
-                    await handle.result()
-                    if part:
-                        times_s.append(time.perf_counter() - began_s)
-                syncs_s += sync_times_s(plan.state, _SYNCS)
-        finally:
-            await client.aclose()
+    async with staffed(Fleet(plan.state), plan.workers, plan.concurrency) as (_, client):
+        for part in range(_PARTS + 1):
+            for _ in range(plan.rounds // _PARTS if part else min(plan.rounds, _WARM_ROUNDS)):
+                began_s = time.perf_counter()
+                handle = await client.submit("bench.noop", {"x": 1})
+                await handle.result()
+                if part:
+                    times_s.append(time.perf_counter() - began_s)
+            syncs_s += sync_times_s(plan.state, _SYNCS)
     sync_p50_ms, sync_p99_ms = percentile(syncs_s, 0.5) * 1e3, percentile(syncs_s, 0.99) * 1e3
     p50_ms, p99_ms = percentile(times_s, 0.5) * 1e3, percentile(times_s, 0.99) * 1e3
     return [

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from merit.lab.bench.figures import Figure
-from merit.lab.bench.fleet import Fleet, fine_cpu_s
-from merit.lab.bench.flood import PREFETCHED, Flood
+from merit.lab.bench.fleet import Fleet, fine_cpu_s, staffed
+from merit.lab.bench.flood import Flood
 from merit.lab.bench.paired import Pairs, cost_pct, measure_pairs
 from merit.lab.bench.plan import Plan
 from merit.model.rules import RuleKind
@@ -48,24 +48,18 @@ _ALL: Final[Sequence[_Limit]] = (
 async def run(plan: Plan) -> list[Figure]:
     """Each limit by itself, then all five; ``limits_cost_pct`` is the dearest of those by themselves."""
     costs: dict[str, float] = {}
-    async with Fleet(plan.state) as fleet:
-        client = await fleet.connect(_TENANT)
-        try:
-            fleet.add_workers(plan.workers, plan.concurrency)
-            await fleet.attached(client, plan.workers)
-            async with Flood(fleet.server, tenant=_TENANT) as plain:
-                await _fill(plain, plan)
-                free_us = await _cost_us(fleet, plain, plan.limit_tasks)
-                for name, limit in _PLAIN.items():
-                    costs[name] = cost_pct(await _pairs(fleet, client, plain, plan, (limit,)))
-                plain.refill = False
-                await plain.work(plain.submitted - plain.completed, _WAIT_S)
-            async with Flood(fleet.server, _keyed, tenant=_TENANT) as keyed:
-                await _fill(keyed, plan)
-                costs["key_concurrency"] = cost_pct(await _pairs(fleet, client, keyed, plan, (_KEY,)))
-                together = cost_pct(await _pairs(fleet, client, keyed, plan, _ALL))
-        finally:
-            await client.aclose()
+    async with staffed(Fleet(plan.state), plan.workers, plan.concurrency, tenant=_TENANT) as (fleet, client):
+        async with Flood(fleet.server, tenant=_TENANT) as plain:
+            await plain.fill(plan, 2 * plan.limit_tasks, _WAIT_S)
+            free_us = await _cost_us(fleet, plain, plan.limit_tasks)
+            for name, limit in _PLAIN.items():
+                costs[name] = cost_pct(await _pairs(fleet, client, plain, plan, (limit,)))
+            plain.refill = False
+            await plain.work(plain.submitted - plain.completed, _WAIT_S)
+        async with Flood(fleet.server, _keyed, tenant=_TENANT) as keyed:
+            await keyed.fill(plan, 2 * plan.limit_tasks, _WAIT_S)
+            costs["key_concurrency"] = cost_pct(await _pairs(fleet, client, keyed, plan, (_KEY,)))
+            together = cost_pct(await _pairs(fleet, client, keyed, plan, _ALL))
     return [
         Figure("limits_cost_pct", max(costs.values()), "%", ceiling=COST_PCT_MAX),
         Figure("limits_cost_pct_all", together, "%", ceiling=ALL_COST_PCT_MAX),
@@ -76,13 +70,6 @@ async def run(plan: Plan) -> list[Figure]:
 
 def _keyed(task_id: str, number: int) -> TaskSpec:
     return TaskSpec(task_id, _CAPABILITY, b'{"x":1}', terms=_KEYS[number % len(_KEYS)])
-
-
-async def _fill(flood: Flood, plan: Plan) -> None:
-    """Some wait all the time, whatever the workers take in advance; and everybody is warm."""
-    await flood.submit(plan.waiting_few + plan.workers * PREFETCHED, _WAIT_S)
-    flood.refill = True
-    await flood.work(2 * plan.limit_tasks, _WAIT_S)
 
 
 async def _pairs(fleet: Fleet, client: AsyncClient, flood: Flood, plan: Plan, limits: Sequence[_Limit]) -> Pairs:

@@ -14,7 +14,7 @@ from math import inf
 from msgspec import Struct, field
 
 from merit.lab.bench.figures import Figure, percentile
-from merit.lab.bench.fleet import Fleet, until
+from merit.lab.bench.fleet import Fleet, staffed, until
 from merit.lab.bench.plan import Plan
 from merit.sdk.client import AsyncClient
 from merit.sdk.results import MeritError
@@ -52,27 +52,21 @@ async def run(plan: Plan) -> list[Figure]:
     """Each rate in turn, then the stall."""
     figures: list[Figure] = []
     p99s_ms: list[float] = []
-    async with Fleet(plan.state) as fleet:
-        client = await fleet.connect()
-        try:
-            fleet.add_workers(plan.workers, plan.concurrency)
-            await fleet.attached(client, plan.workers)
-            await _offer(_Offer(), client, min(plan.rates_per_s), _WARM_S)
-            for rate_per_s in plan.rates_per_s:
-                offer = _Offer()
-                await _offer(offer, client, rate_per_s, plan.offer_s)
-                limit_s = offer.began_s + plan.offer_s + _IN_TIME_S
-                held = sum(1 for end_s, _ in offer.ended if end_s <= limit_s) / offer.offered
-                p99s_ms.append(percentile(offer.latencies_s(), 0.99) * 1e3)
-                name = f"{rate_per_s // 1_000}k" if rate_per_s >= 1_000 else str(rate_per_s)
-                figures += [
-                    Figure(f"held_{name}", held, "share", floor=HELD_MIN),
-                    Figure(f"open_p50_{name}_ms", percentile(offer.latencies_s(), 0.5) * 1e3, "ms"),
-                    Figure(f"open_p99_{name}_ms", p99s_ms[-1], "ms"),
-                ]
-            recovery_s = await _stall(fleet, client, plan)
-        finally:
-            await client.aclose()
+    async with staffed(Fleet(plan.state), plan.workers, plan.concurrency) as (fleet, client):
+        await _offer(_Offer(), client, min(plan.rates_per_s), _WARM_S)
+        for rate_per_s in plan.rates_per_s:
+            offer = _Offer()
+            await _offer(offer, client, rate_per_s, plan.offer_s)
+            limit_s = offer.began_s + plan.offer_s + _IN_TIME_S
+            held = sum(1 for end_s, _ in offer.ended if end_s <= limit_s) / offer.offered
+            p99s_ms.append(percentile(offer.latencies_s(), 0.99) * 1e3)
+            name = f"{rate_per_s // 1_000}k" if rate_per_s >= 1_000 else str(rate_per_s)
+            figures += [
+                Figure(f"held_{name}", held, "share", floor=HELD_MIN),
+                Figure(f"open_p50_{name}_ms", percentile(offer.latencies_s(), 0.5) * 1e3, "ms"),
+                Figure(f"open_p99_{name}_ms", p99s_ms[-1], "ms"),
+            ]
+        recovery_s = await _stall(fleet, client, plan)
     return [
         *figures,
         Figure("open_p99_ms", max(p99s_ms), "ms", ceiling=P99_MS_MAX),

@@ -92,3 +92,9 @@ class Plan(Struct, frozen=True, kw_only=True):
     """memory: appends whose time is measured, each time."""
     takeovers: int = 50
     """memory: leaders that are killed or stopped."""
+    seeds: int = 8
+    """merit: simulations of each kind, each from a seed of its own."""
+    full: bool = False
+    """merit: 200 of them, and at full size whatever else has a smaller one by default."""
+    data: Path | None = None
+    """merit: directory with sets of labels by crowds; None: synthetic ones."""

@@ -12,7 +12,7 @@ from statistics import median
 from typing import Final
 
 from merit.lab.bench.figures import Figure
-from merit.lab.bench.fleet import Fleet
+from merit.lab.bench.fleet import Fleet, staffed
 from merit.lab.bench.flood import PREFETCHED, Flood
 from merit.lab.bench.plan import Plan
 
@@ -38,11 +38,7 @@ async def run(plan: Plan, url: str) -> list[Figure]:
 
 
 async def _at_work(opened: AsyncExitStack, fleet: Fleet, plan: Plan) -> Flood:
-    await opened.enter_async_context(fleet)
-    client = await fleet.connect()
-    opened.push_async_callback(client.aclose)
-    fleet.add_workers(plan.workers, plan.concurrency)
-    await fleet.attached(client, plan.workers)
+    await opened.enter_async_context(staffed(fleet, plan.workers, plan.concurrency))
     flood = await opened.enter_async_context(Flood(fleet.server))
     await _rate(flood, plan)
     return flood

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from merit.lab.bench.figures import Figure
-from merit.lab.bench.fleet import Fleet
+from merit.lab.bench.fleet import Fleet, staffed
 from merit.lab.bench.plan import Plan
 from merit.lab.bench.restart import restart_figures
 from merit.sdk.handles import TaskHandle
@@ -25,22 +25,16 @@ async def _kill_half_way(plan: Plan) -> list[Figure]:
     half = plan.naps // 2
     ideal_s = plan.nap_s * (half / _WORKERS + (plan.naps - half))
     done: list[TaskHandle] = []
-    async with Fleet(plan.state) as fleet:
-        client = await fleet.connect()
-        try:
-            fleet.add_workers(_WORKERS, 1)
-            await fleet.attached(client, _WORKERS)
-            killed = False
-            began_s = time.perf_counter()
-            async for batch in client.batches(("bench.nap", {"wait_s": plan.nap_s}) for _ in range(plan.naps)):
-                done += batch
-                if not killed and len(done) >= half:
-                    fleet.lose_worker()
-                    killed = True
-            elapsed_s = time.perf_counter() - began_s
-            results = [await handle.wait() for handle in done]
-        finally:
-            await client.aclose()
+    async with staffed(Fleet(plan.state), _WORKERS, 1) as (fleet, client):
+        killed = False
+        began_s = time.perf_counter()
+        async for batch in client.batches(("bench.nap", {"wait_s": plan.nap_s}) for _ in range(plan.naps)):
+            done += batch
+            if not killed and len(done) >= half:
+                fleet.lose_worker()
+                killed = True
+        elapsed_s = time.perf_counter() - began_s
+        results = [await handle.wait() for handle in done]
         completions = fleet.completions()
     ids = {handle.id for handle, result in zip(done, results, strict=True) if result.ok}
     lost = plan.naps - len(ids & completions.keys())

@@ -7,7 +7,7 @@ from math import ceil
 from statistics import linear_regression
 
 from merit.lab.bench.figures import Figure, median
-from merit.lab.bench.fleet import Fleet, cpu_s, rss_bytes
+from merit.lab.bench.fleet import Fleet, cpu_s, rss_bytes, staffed
 from merit.lab.bench.flood import PREFETCHED, Flood
 from merit.lab.bench.plan import Plan
 from merit.model.limits import Limits
@@ -100,19 +100,15 @@ async def _workers(plan: Plan) -> list[Figure]:
 
 
 async def _soak(plan: Plan, soak_s: float) -> Figure:
-    async with Fleet(plan.state) as fleet:
-        client = await fleet.connect()
-        try:
-            fleet.add_workers(plan.workers, plan.concurrency)
-            await fleet.attached(client, plan.workers)
-            async with Flood(fleet.server) as flood:
-                flood.refill = True
-                await flood.submit(plan.waiting_few + plan.workers * PREFETCHED, _WAIT_S)
-                # Until the cell holds as many final tasks as it ever will, memory has to grow.
-                await flood.work(2 * Limits().finals_max, _WAIT_S)
-                return Figure("growth_mb_per_1m_tasks", await _growth(fleet, flood, soak_s), "MB")
-        finally:
-            await client.aclose()
+    async with (
+        staffed(Fleet(plan.state), plan.workers, plan.concurrency) as (fleet, _),
+        Flood(fleet.server) as flood,
+    ):
+        flood.refill = True
+        await flood.submit(plan.waiting_few + plan.workers * PREFETCHED, _WAIT_S)
+        # Until the cell holds as many final tasks as it ever will, memory has to grow.
+        await flood.work(2 * Limits().finals_max, _WAIT_S)
+        return Figure("growth_mb_per_1m_tasks", await _growth(fleet, flood, soak_s), "MB")
 
 
 async def _growth(fleet: Fleet, flood: Flood, look_s: float) -> float:

@@ -14,8 +14,8 @@ import psutil
 
 from merit.allocation.catalogue import BUILT_IN, DEFAULT
 from merit.lab.bench.figures import Figure, median
-from merit.lab.bench.fleet import Fleet, fine_cpu_s
-from merit.lab.bench.flood import PREFETCHED, Flood
+from merit.lab.bench.fleet import Fleet, fine_cpu_s, staffed
+from merit.lab.bench.flood import Flood
 from merit.lab.bench.paired import Pairs, loss_pct, measure_pairs
 from merit.lab.bench.plan import Plan
 from merit.sdk.client import AsyncClient
@@ -31,21 +31,14 @@ async def run(plan: Plan) -> list[Figure]:
     """Each strategy; ``strategy_cost_pct`` is the worst."""
     times: dict[str, Pairs] = {}
     cpu_pct: dict[str, float] = {}
-    async with Fleet(plan.state) as fleet:
-        client = await fleet.connect()
-        try:
-            fleet.add_workers(plan.workers, plan.concurrency)
-            await fleet.attached(client, plan.workers)
-            async with Flood(fleet.server) as flood:
-                # Some wait all the time, whatever the workers take in advance; and everybody is warm.
-                await flood.submit(plan.waiting_few + plan.workers * PREFETCHED, _WAIT_S)
-                flood.refill = True
-                await flood.work(plan.strategy_tasks, _WAIT_S)
-                for strategy in BUILT_IN:
-                    if strategy != DEFAULT:
-                        times[strategy], cpu_pct[strategy] = await _compare(fleet, client, flood, plan, strategy)
-        finally:
-            await client.aclose()
+    async with (
+        staffed(Fleet(plan.state), plan.workers, plan.concurrency) as (fleet, client),
+        Flood(fleet.server) as flood,
+    ):
+        await flood.fill(plan, plan.strategy_tasks, _WAIT_S)
+        for strategy in BUILT_IN:
+            if strategy != DEFAULT:
+                times[strategy], cpu_pct[strategy] = await _compare(fleet, client, flood, plan, strategy)
     costs = {strategy: loss_pct(pairs) for strategy, pairs in times.items()}
     default_s = median([default_s / _SLICES for pairs in times.values() for _, default_s in pairs])
     return [

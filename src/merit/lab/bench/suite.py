@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from merit.lab.bench import fleet_promises, latency, memory, openloop, queue, recovery, scale, throughput
+from merit.lab.bench import fleet_promises, latency, memory, merit, openloop, queue, recovery, scale, throughput
 from merit.lab.bench.calibration import calibrate
 from merit.lab.bench.figures import Figure
 from merit.lab.bench.fleet import FleetFailed
@@ -24,6 +24,7 @@ BENCHMARKS: Final[Mapping[str, Callable[[Plan], Awaitable[list[Figure]]]]] = {
     "queue": queue.run,
     "fleet": fleet_promises.run,
     "memory": memory.run,
+    "merit": merit.run,
 }
 
 _LIMIT_S: Final = 1_200.0

@@ -9,7 +9,7 @@ import psutil
 from msgspec import Struct
 
 from merit.lab.bench.figures import Figure
-from merit.lab.bench.fleet import Fleet, cpu_s, rss_bytes
+from merit.lab.bench.fleet import Fleet, cpu_s, rss_bytes, staffed
 from merit.lab.bench.plan import Plan
 from merit.sdk.client import AsyncClient
 
@@ -30,15 +30,9 @@ class _Run(Struct):
 
 async def run(plan: Plan) -> list[Figure]:
     """Figures of one run for each size in ``plan.tasks``; the plain names are those of the last one."""
-    async with Fleet(plan.state) as fleet:
-        client = await fleet.connect()
-        try:
-            fleet.add_workers(plan.workers, plan.concurrency)
-            await fleet.attached(client, plan.workers)
-            await _run(fleet, client, _WARM_TASKS)
-            runs = [await _run(fleet, client, tasks) for tasks in plan.tasks]
-        finally:
-            await client.aclose()
+    async with staffed(Fleet(plan.state), plan.workers, plan.concurrency) as (fleet, client):
+        await _run(fleet, client, _WARM_TASKS)
+        runs = [await _run(fleet, client, tasks) for tasks in plan.tasks]
         rss_mb = rss_bytes(fleet.cell) / 1e6
     last = runs[-1]
     figures = [
