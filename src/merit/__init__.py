@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from merit.core.trails import CheckedTrail, TrailInvalid, check_trail
     from merit.model.tasks import Priority
+    from merit.sdk.audits import Audit, GoldExample, LogAudit, ResultComparison, ResultRule
     from merit.sdk.capability import Capability, capability
     from merit.sdk.client import AsyncClient
     from merit.sdk.command_line import command_line, load_commands
@@ -30,19 +31,24 @@ if TYPE_CHECKING:
 _WHERE = {
     "AdmissionProbe": "sdk.fleet_operations",
     "AsyncClient": "sdk.client",
+    "Audit": "sdk.audits",
     "Cancelled": "sdk.context",
     "Capability": "sdk.capability",
     "CheckedTrail": "core.trails",
     "Client": "sdk.sync_client",
     "Context": "sdk.context",
+    "GoldExample": "sdk.audits",
     "HttpAgent": "sdk.http_agent",
+    "LogAudit": "sdk.audits",
     "MeritError": "sdk.results",
     "Options": "sdk.options",
     "Permanent": "sdk.context",
     "Priority": "model.tasks",
     "Refused": "sdk.results",
     "Result": "sdk.results",
+    "ResultComparison": "sdk.audits",
     "ResultExpired": "sdk.results",
+    "ResultRule": "sdk.audits",
     "Searchable": "sdk.searchable",
     "Retry": "sdk.options",
     "Step": "sdk.following",
@@ -71,19 +77,24 @@ _WHERE = {
 __all__ = [
     "AdmissionProbe",
     "AsyncClient",
+    "Audit",
     "Cancelled",
     "Capability",
     "CheckedTrail",
     "Client",
     "Context",
+    "GoldExample",
     "HttpAgent",
+    "LogAudit",
     "MeritError",
     "Options",
     "Permanent",
     "Priority",
     "Refused",
     "Result",
+    "ResultComparison",
     "ResultExpired",
+    "ResultRule",
     "Retry",
     "Searchable",
     "Step",

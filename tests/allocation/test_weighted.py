@@ -76,15 +76,16 @@ def test_whom_nobody_has_measured_gets_no_task_that_is_short_of_time():
 
 def test_the_figures_add_up():
     figures = Weighted().figures(
-        Candidate("w", 4, 2, 1, 7, SECOND_NS, 250, 1_000_000, tags=frozenset({"a"})),
+        Candidate("w", 4, 2, 1, 7, SECOND_NS, 250, 1_000_000, tags=frozenset({"a"}), score=80_000, reputation=400),
         Wish(slack_ns=SECOND_NS, estimate_ns=SECOND_NS, prefers=("a", "b")),
     )
     total, turn, *parts = figures.values()
     assert turn == 7
     assert total == sum(parts)
     assert [name.removesuffix("_permille") for name in figures][2:] == list(WEIGHTS)
-    # Half of its concurrency, three quarters of reluctance, 20 doublings, one tag of two, 30 doublings.
-    assert parts == pytest.approx([500, 150, 800, 250, 3_000], rel=0.02)
+    # Half of its concurrency, three quarters of reluctance, 20 doublings, one tag of two, 30 doublings; a fifth below the
+    # best score, and six tenths short of full trust.
+    assert parts == pytest.approx([500, 150, 800, 250, 3_000, 100, 300], rel=0.02)
 
 
 candidates = st.lists(

@@ -8,15 +8,19 @@ from tests.merit_command import Fleet, fleet
 
 SPEAKS = """
 import time
+from pathlib import Path
 
 from merit import Context, capability
 
 
 @capability
 def speaks(context: Context) -> str:
+    heard = Path("heard")
+    heard.unlink(missing_ok=True)  # left by whoever has heard what it says: then it ends
     context.progress(0.5, message="half of it")
     context.log("warning", "line one")
-    time.sleep(0.6)  # what is said is told a quarter of a second later at the latest
+    while not heard.exists():
+        time.sleep(0.01)
     return "done"
 """
 

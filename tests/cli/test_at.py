@@ -170,6 +170,7 @@ ASKED = {
     "dead show": [an_id(DIED)],
     "schedule list": [],
     "schedule show": ["nightly"],
+    "supervision show": [],
 }
 
 
@@ -216,6 +217,55 @@ def test_what_is_told_is_what_was_then(ask):
     explained = ask("explain", an_id(RUNS))
     assert (explained["chosen"], explained["agrees"]) == ("w1", True)
     assert "licence" in ask("explain", an_id(PAUSED))["why"]
+
+
+def test_what_no_journal_knows_is_not_told_as_if_it_were_known(run, ask, then):
+    (listed,), shown = ask("worker", "list")["workers"], ask("worker", "show", "w1")
+    assert listed["room"] is shown["room"] is None
+    (echo, _), shown = ask("capability", "list")["capabilities"], ask("capability", "show", "echo")
+    assert echo["with_room"] is shown["with_room"] is echo["usual_s"] is shown["usual_s"] is None
+
+    def said(*words):
+        code, out, _ = run("at", "--state", Then, f"#{then.sequence}", *words)
+        assert code == 0
+        return out
+
+    heading, row = said("worker", "list").splitlines()
+    assert row[heading.index("ROOM") : heading.index("ROOM") + 4].strip() == "?"
+    assert "room not known" in said("worker", "show", "w1")
+    heading, row, *_ = said("capability", "list").splitlines()
+    for column in ("WITH ROOM", "USUAL"):
+        assert row[heading.index(column) : heading.index(column) + len(column)].strip() == "?"
+    assert "not known how many with room" in said("capability", "show", "echo")
+
+
+def test_the_status_of_then_has_only_what_was_known_then(run, ask, then):
+    numbers = {
+        "cell",
+        "epoch",
+        "sequence",
+        "waiting",
+        "pending",
+        "assigned",
+        "auditing",
+        "completed",
+        "dead",
+        "canceled",
+        "workers",
+    }
+    standing = {"workers_punished", "workers_paused", "breakers_open"}
+    assert set(ask("status")) == {*numbers, *standing, "dead_letters", "fleet"}
+    _, out, _ = run("at", "--state", Then, f"#{then.sequence}", "status")
+    *lines, last = out.splitlines()
+    assert last.startswith("not known of then: store, journal bytes, ")
+    assert not any(line.startswith(("store", "journal", "follower", "snapshot", "started")) for line in lines)
+
+
+def test_options_may_be_given_with_an_equals_sign(run, then):
+    for words in (["--state", str(then.state)], [f"--state={then.state}"]):
+        for when in (f"#{then.sequence}", "-0.001s"):
+            code, out, err = run("at", *words, when, "status", "--json")
+            assert (code, json.loads(out)["cell"]) == (0, "cell-1"), err
 
 
 def test_what_is_told_of_the_end_is_otherwise(ask, then):
@@ -334,6 +384,18 @@ def test_a_replay_shows_the_state_in_a_few_numbers(run, then):
     )
     code, out, _ = run("journal", "replay", "--state", Then, "--to", f"#{then.sequence}")
     assert found["digest"] in out
+
+
+def test_a_replay_names_the_snapshot_that_it_used(run, tmp_path):
+    other = Then(tmp_path)
+    records = other.recorded.disk.records
+    other.snapshots().save(records[-2].last, FOLD_VERSION, record_hash(records[-2]), b"nonsense")
+    code, out, _ = run("journal", "replay", "--state", Then, "--json", state=other.state)
+    assert (code, json.loads(out)["snapshot"]) == (0, records[-3].last)
+    for path in StateDirectory(other.state).snapshots.iterdir():
+        path.unlink()
+    code, out, _ = run("journal", "replay", "--state", Then, "--json", state=other.state)
+    assert (code, json.loads(out)["snapshot"]) == (0, None)
 
 
 def test_a_comparison_proves_the_snapshots_or_finds_the_wrong_one(run, then, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -20,18 +21,21 @@ def test_the_how_to_works(postgres_url: str, tmp_path: Path):
     for place in PLACES:
         text = text.replace(place, f"127.0.0.1:{free_port()}")
     blocks = [block for _, block in re.findall(r"```(sh|python)\n(.*?)```", text, re.DOTALL)]
-    starts = next(block for block in blocks if block.startswith("merit up")).replace("'", "").splitlines()
+    starts = [block for block in blocks if block.startswith("merit up")]
+    working = next(block for block in blocks if block.startswith("merit worker"))
+    agent = next(block for block in blocks if "@capability" in block)
     submits = next(block for block in blocks if "merit submit" in block)
     servers = re.search(r"MERIT_SERVER=(\S+)", submits)
     assert servers is not None
     with fleet(tmp_path) as made:
         nodes: list[Running] = []
-        for line, says in zip(starts, ("ready: gRPC on", "standby: "), strict=True):
-            nodes.append(Running(["-m", *line.split()], tmp_path, f"node-{len(nodes)}"))
+        for start, says in zip(starts, ("ready: gRPC on", "standby: "), strict=True):
+            nodes.append(Running(["-m", *shlex.split(start)], tmp_path, f"node-{len(nodes)}"))
             made.running += nodes[-1:]
             nodes[-1].says(says)
-        made.server = servers[1]
-        made.worker("greeter", module=str(ROOT / "examples" / "hello" / "agent.py"))
+        (tmp_path / "agent.py").write_text(agent)
+        made.running.append(Running(["-m", *shlex.split(working)], tmp_path, "worker"))
+        made.running[-1].says("attached", "err")
         shell = f'set -e; merit() {{ "{sys.executable}" -m merit "$@"; }}\n{submits}'
         ran = subprocess.run(["bash", "-c", shell], cwd=tmp_path, env=environment(), capture_output=True, text=True)
         assert ran.returncode == 0, ran.stderr

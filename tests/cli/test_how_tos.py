@@ -1,16 +1,18 @@
-"""The how-tos about the queue, pasted: the agents that they show are offered, their commands and programs are run."""
+"""The how-tos, pasted: each begins with nothing, and is followed from its first block to its last."""
 
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.merit_command import ROOT, Fleet, Running, environment, fleet
 
 HOW_TOS = {
+    "audit": 2,
+    "command-line-agents": 0,
     "delayed-and-recurring": 0,
     "fleet": 0,
     "following-a-task": 0,
@@ -22,24 +24,22 @@ HOW_TOS = {
     "retries-and-dead-letters": 4,
     "rollouts": 0,
     "search": 0,
+    "submit-and-wait": 0,
+    "supervision": 0,
     "time-outs-and-deadlines": 1,
     "time-travel": 0,
     "trails": 1,
     "unary-workers": 0,
+    "write-a-worker": 0,
 }
 """With the number of their commands that end with 1, since the text is about tasks that fail and submits that are refused."""
 SHELL = """
 set -e
-merit() { "$PYTHON" -m merit "$@" || { code=$?; echo failed >> failed; [ $code = 1 ] || exit $code; }; }
+python() { "$PYTHON" "$@"; }
+merit() { python -m merit "$@" || { code=$?; echo failed >> failed; [ $code = 1 ] || exit $code; }; }
 """
-
-
-@pytest.fixture(scope="module")
-def greeting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    with fleet(tmp_path_factory.mktemp("how-tos")) as made:
-        made.up()
-        made.worker("greeter", module=str(ROOT / "examples" / "hello" / "agent.py"))
-        yield made
+BLOCK = re.compile(r"(?:`([\w-]+\.(?:py|toml))`:\n\n)?```(sh|python|toml)\n(.*?)```", re.DOTALL)
+"""The file that it goes into, if the text before ends with one; the language; and what it says."""
 
 
 def run(made: Fleet, words: list[str], block: str) -> str:
@@ -57,32 +57,37 @@ def run(made: Fleet, words: list[str], block: str) -> str:
     return ran.stdout
 
 
+def stays(made: Fleet, block: str) -> Running | None:
+    """What goes on in a terminal of its own, if it does that."""
+    if block == "merit up\n":
+        return made.up()
+    if not re.match(r"merit worker (--|\S+\.py\b)[^&\n]*\n\Z", block):
+        return None
+    words = ["-m", *shlex.split(block, comments=True), "--server", made.server]
+    worker = Running(words, made.folder, f"worker-{len(made.running)}")
+    made.running.append(worker)
+    worker.says("attached", "err")
+    return worker
+
+
 @pytest.mark.parametrize(("name", "failing"), HOW_TOS.items())
-def test_what_it_shows_works(greeting: Fleet, name: str, failing: int):
+def test_what_it_shows_works(tmp_path: Path, name: str, failing: int):
     text = (ROOT / "docs" / f"{name}.md").read_text()
-    blocks = re.findall(r"```(sh|python)\n(.*?)```", text, re.DOTALL)
-    agents = [block for language, block in blocks if language == "python" and "@capability" in block]
-    failed = greeting.folder / "failed"
+    failed = tmp_path / "failed"
     failed.write_text("")
-    worker: Running | None = None
-    if agents:
-        module = greeting.folder / f"{name.replace('-', '_')}_agent.py"
-        module.write_text("\n".join(agents))
-        starts = [
-            block for language, block in blocks if language == "sh" and block.startswith(f"merit worker {module.name}")
-        ]
-        blocks = [(language, block) for language, block in blocks if block not in starts]
-        options = shlex.split(starts[0])[3:] if starts else []
-        worker = greeting.worker(f"for-{name}", *options, module=str(module))
-    try:
-        for language, block in blocks:
-            if language == "sh":
-                run(greeting, ["bash", "-c", f"{SHELL}\n{block}"], block)
-            elif block not in agents:
-                assert run(greeting, [sys.executable, "-c", block], block).strip()
-    finally:
-        if worker is not None:
-            assert worker.stop() == 0
+    with fleet(tmp_path) as made:
+        for file, language, block in BLOCK.findall(text):
+            if file:
+                (tmp_path / file).write_text(block)
+            elif language == "python":
+                assert "@capability" not in block, "nobody knows where this goes"
+                assert run(made, [sys.executable, "-c", block], block).strip()
+            elif language == "sh" and not stays(made, block):
+                run(made, ["bash", "-c", f"{SHELL}\n{block}"], block)
+        if "\nmerit worker drain " in text:
+            made.running[-1].ended()  # by itself
+        for running in reversed(made.running):
+            assert running.stop() == 0
     assert len(failed.read_text().split()) == failing
 
 

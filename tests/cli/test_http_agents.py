@@ -26,11 +26,11 @@ def test_the_how_to_works(tmp_path):
     port = a_free_port()
     text = (ROOT / "docs" / "http-agents.md").read_text().replace("8080", str(port))
     blocks = re.findall(r"```(sh|python|toml)\n(.*?)```", text, re.DOTALL)
-    assert [language for language, _ in blocks] == ["python", "toml", "sh", "sh", "sh"]
-    (_, service), (_, spec), (_, serving), (_, working), (_, submitting) = blocks
+    assert [language for language, _ in blocks] == ["python", "toml", "sh", "sh", "sh", "sh"]
+    (_, service), (_, spec), (_, up), (_, serving), (_, working), (_, submitting) = blocks
     (tmp_path / "thesaurus.py").write_text(service)
     (tmp_path / "thesaurus.toml").write_text(spec)
-    assert serving == "python thesaurus.py\n"
+    assert (up, serving) == ("merit up\n", "python thesaurus.py\n")
     export, worker = working.splitlines()
     (token,) = re.findall(r'^export THESAURUS_TOKEN="(.*)"$', export)
     with fleet(tmp_path) as made:

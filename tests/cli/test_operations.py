@@ -208,15 +208,24 @@ def test_options_of_a_task_are_kept_and_shown(busy: Fleet):
     busy.merit("task", "cancel", task, "--tenant", "acme")
 
 
+def followed_until_it_is_heard(busy: Fleet, where: str, *options: str) -> Running:
+    words = ["-m", "merit", "submit", "speaks", "--follow", *options, "--server", busy.server]
+    following = Running(words, busy.folder, f"following-{where}")
+    following.says("line one", where)
+    (busy.folder / "heard").touch()
+    assert following.ended() == 0
+    return following
+
+
 def test_steps_are_followed(busy: Fleet):
-    ran = busy.merit("submit", "speaks", "--follow")
-    assert (ran.code, ran.out) == (0, "done\n")
-    steps = ran.err.splitlines()
+    heard = followed_until_it_is_heard(busy, "err")
+    assert heard.out == "done\n"
+    steps = heard.err.splitlines()
     assert any("RUNNING  attempt 1 on w1" in line for line in steps)
     assert any("50%  half of it" in line for line in steps)
     assert any(" | " in line and "line one" in line for line in steps)
     assert "COMPLETED  after 1 attempt" in steps[-1]
-    followed = busy.merit("submit", "speaks", "--follow", "--json").json
+    followed = json.loads(followed_until_it_is_heard(busy, "out", "--json").out)
     assert followed["result"] == "done"
     assert [step["state"] for step in followed["steps"]][-1] == "COMPLETED"
     late = busy.merit("task", "follow", followed["id"], "--json").json
@@ -244,6 +253,8 @@ def test_a_bar_shows_progress_on_a_terminal(busy: Fleet):
     try:
         while data := os.read(ours, 65_536):
             shown += data
+            if b"half of it" in shown:
+                (busy.folder / "heard").touch()
     except OSError:  # the other end is closed
         pass
     assert ran.communicate(timeout=60)[0] == b"done\n"

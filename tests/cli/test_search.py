@@ -77,6 +77,26 @@ async def test_it_says_what_may_be_missing():
         assert err == "merit: the last moments may be missing\n"
 
 
+async def test_what_is_lacking_on_any_page_is_lacking_in_the_list():
+    async with a_scripted_plane() as (plane, address):
+        answers = pages(2, 2, 1)
+
+        def lag(request):
+            answer = answers(request)
+            place = int(request.cursor or 0)
+            answer.sequence += place
+            answer.lacking = ("", "the last moments may be missing", "")[place]
+            return answer
+
+        plane.answers["ListTasks"] = lag
+        out, err = await merit(address, "task", "list", "--all", "--json")
+        document = json.loads(out)
+        assert [task["id"] for task in document["tasks"]] == [an_id(number) for number in (0, 1, 10, 11, 20)]
+        assert (document["sequence"], document["next_cursor"]) == (9, "")
+        assert document["lacking"] == "the last moments may be missing"
+        assert err == "merit: the last moments may be missing\n"
+
+
 async def test_alarms_stand_out():
     async with a_scripted_plane() as (plane, address):
         plane.answers["ListWorkers"] = lambda _: tasks_pb2.ListWorkersResponse()

@@ -138,6 +138,14 @@ def test_what_cannot_be_done_is_said(tmp_path: Path, words: list[str], code: int
     assert [path.name for path in tmp_path.iterdir()] == ["trail.json"]
 
 
+def test_a_key_that_is_no_text_is_called_so(tmp_path: Path):
+    (tmp_path / "trail.json").write_text("{}")
+    (tmp_path / "key.der").write_bytes(b"0*0\x05\x06\x03+ep\x03!\x00\xff\xfe")
+    ran = merit("journal", "check", "trail.json", "--key", "key.der", cwd=tmp_path)
+    assert (ran.code, ran.out) == (2, "")
+    assert "key.der is no text: a key is 64 hexadecimal digits, or a file with them or in PEM" in ran.err
+
+
 def test_an_unknown_task_has_no_trail(busy: Fleet):
     ran = busy.merit("journal", "export", "--task", "01a1f89f-2e57-73c8-9583-18c7251fb890", "--json")
     assert (ran.code, ran.json["error"]["kind"]) == (1, "no_such_trail")

@@ -2,6 +2,7 @@
 plane and real workers; and that `merit worker MODULE` is what it was."""
 
 import json
+import shlex
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -129,6 +130,29 @@ def test_a_worker_drains_and_one_is_removed_until_it_is_resumed(staffed: Fleet):
     until(lambda: states(staffed)["removed"] == "IDLE", "it is back")
     assert again.stop() == 0
     until(lambda: states(staffed)["removed"] == "GONE", "it has left")
+
+
+def test_those_that_are_gone_are_found_by_what_they_were(staffed: Fleet):
+    for name in ("once-1", "once-2"):
+        assert staffed.worker(name, "--tag", "eu", "--tenant", "acme").stop() == 0
+    until(lambda: {states(staffed)[name] for name in ("once-1", "once-2")} == {"GONE"}, "they have left")
+    for words in (["--capability", "hello"], ["--tag", "eu", "--tenant", "acme"], ["--left-since", "1h"]):
+        document = staffed.merit("worker", "list", "--gone", "--name", "once", *words, "--json").json
+        assert [view["id"] for view in document["workers"]] == ["once-1", "once-2"], words
+        assert (document["next_cursor"], document["lacking"]) == ("", "")
+    (view,) = staffed.merit("worker", "list", "--gone", "--name", "once-1", "--json").json["workers"]
+    assert (view["state"], view["tags"], view["tenants"], view["lost"]) == ("GONE", ["eu"], ["acme"], False)
+    assert view["left"] > view["first"]
+    assert {"hello", "add"} <= {offer["name"] for offer in view["capabilities"]}
+    for words in (["--tenant", "red"], ["--capability", "sing"], ["--left-until", "1h"]):
+        ran = staffed.merit("worker", "list", "--gone", "--name", "once", *words)
+        assert (ran.code, ran.out, words[0] in ran.err) == (0, "", True)
+    ran = staffed.merit("worker", "list", "--gone", "--name", "once", "--limit", "1")
+    assert ran.out.splitlines()[0].split()[-2:] == ["LEFT", "REASON"]
+    assert ran.out.splitlines()[1].startswith("once-1  GONE")
+    more = shlex.split(ran.err.removeprefix("more: merit "))
+    assert staffed.merit(*more).out.splitlines()[1].startswith("once-2  GONE")
+    assert "left        " in staffed.merit("worker", "show", "once-1").out
 
 
 def test_a_worker_is_told_a_command(staffed: Fleet):

@@ -31,6 +31,7 @@ from merit.model.effects import SendWords
 from merit.model.events import AttemptAssigned
 from merit.model.fleet import Admission, Allocation, Probe, RolloutState
 from merit.model.record import Record
+from merit.model.supervision import FACTOR_ONE, Conduct
 from merit.model.tasks import Demand, TaskState
 from merit.model.tenancy import PROBE_TENANT
 from merit.model.workers import Amount, WorkerState
@@ -169,9 +170,15 @@ class FleetAtRandom:
             if task.state is not TaskState.PENDING or waits:
                 continue
             for worker in attached:
-                if seats[worker.id].granted > seats[worker.id].used:
+                if seats[worker.id].granted > seats[worker.id].used and as_others(state, worker):
                     reasons = objections(state, task, worker)
                     assert reasons, f"{worker.id} could have been given task {task.id}: {explain_now(machine, task, 9)}"
+
+
+def as_others(state, worker):
+    """Whether nothing that was decided about the worker keeps it from getting as much as it takes."""
+    conduct = state.profiles[worker.id].conduct if worker.id in state.profiles else Conduct()
+    return conduct.at_liberty and conduct.factor >= FACTOR_ONE
 
 
 def objections(state, task, worker):

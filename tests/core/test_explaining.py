@@ -15,6 +15,7 @@ from merit.model.commands import Allocate, PauseWorker, SetAllocation, StartRoll
 from merit.model.events import AttemptAssigned
 from merit.model.fleet import Allocation, Weight
 from merit.model.limits import SECOND_NS, Limits
+from merit.model.supervision import Circuit, CircuitState, Stage
 from merit.model.tasks import Demand
 from merit.testing.builders import (
     PRINCIPAL,
@@ -239,3 +240,22 @@ def test_a_demand_for_people():
     )
     assert demand_text(Demand()) == ""
     assert demand_text(Demand(), "zoe") == "tenant zoe"
+
+
+def test_a_past_decision_says_who_was_held_back_and_by_what():
+    machine = a_machine(limits=LIMITS)
+    for worker in ("open", "tried", "small", "free"):
+        attach(machine, worker, granted=4)
+    profiles = machine.state.profiles
+    profiles["open"].conduct.circuit = Circuit(CircuitState.OPEN, START_NS + SECOND_NS, 1)
+    profiles["tried"].conduct.stage = Stage.PROBATION
+    profiles["small"].conduct.factor = 500
+    submit(machine, *(a_spec(number) for number in range(1, 8)))
+    bind(machine)
+    submit(machine, a_spec(8))
+    detach(machine, "free")
+    attach(machine, "free", granted=1, boot="boot-2")
+    told = reasons(explained(machine)[an_id(8)])
+    assert told["open"] == ("failed too often: its breaker is open until 2023-11-14T22:13:21+00:00",)
+    assert told["tried"] == ("is on probation: it is given one task at a time, and has it",)
+    assert told["small"] == ("has a factor of 0.5: it is given 2 of the 4 it would take",)

@@ -3,8 +3,8 @@
 from merit.core.codec import decode_state, encode_state
 from merit.core.invariants import check
 from merit.model.commands import PauseWorker, RegisterWorker, RemoveWorker
-from merit.model.limits import SECOND_NS, Limits
-from merit.model.workers import Registration, Speed
+from merit.model.limits import RECORDS_KEPT, SECOND_NS, Limits
+from merit.model.workers import Registration
 from merit.testing.builders import (
     START_NS,
     a_machine,
@@ -32,7 +32,8 @@ def test_it_survives_the_worker_a_snapshot_and_the_leader():
     again = a_machine(decode_state(encode_state(machine.state)), epoch=2)
     profile = again.state.profiles["w1"]
     assert (profile.first_ns, profile.completed, profile.failed) == (START_NS, 2, 1)
-    assert profile.speeds == {"echo": Speed(2, 3 * SECOND_NS)}
+    record = profile.records["echo"]
+    assert (record.attempts, record.took_ns, record.completed, record.failed) == (2, 3 * SECOND_NS, 2, 1)
     attach(again, boot="boot-2", granted=100)
     assert again.state.profiles["w1"] is profile
     check(again, again.state)
@@ -46,7 +47,7 @@ def test_its_speed_is_that_of_lately_and_never_more_than_the_time_that_passed():
         bind(machine)
         machine.now_ns += SECOND_NS if number < 50 else 2 * SECOND_NS
         say(machine, reports=[completed(number, wall_ns=10**15)])
-    (speed,) = machine.state.profiles["w1"].speeds.values()
+    (speed,) = machine.state.profiles["w1"].records.values()
     assert speed.attempts == 8
     assert 1.9 * SECOND_NS < speed.took_ns <= 2 * SECOND_NS
 
@@ -111,12 +112,24 @@ def test_who_is_here_when_profiles_begin_to_be_kept_has_one():
     assert later.state.profiles["w1"].first_ns == START_NS
 
 
-def test_speeds_go_with_what_is_offered():
+def test_a_record_outlives_what_is_offered():
+    """Nobody sheds a bad record by not offering for a while what he did badly."""
     machine = a_machine()
     attach(machine, capabilities=("echo", "add"))
     submit(machine, a_spec(1), a_spec(2, "add"))
     bind(machine)
     say(machine, reports=[completed(1, wall_ns=5), completed(2, wall_ns=7)])
-    assert machine.state.profiles["w1"].speeds.keys() == {"echo", "add"}
     attach(machine, capabilities=("add", "mul"), boot="boot-2")
-    assert machine.state.profiles["w1"].speeds.keys() == {"add"}
+    assert machine.state.profiles["w1"].records.keys() == {"echo", "add"}
+
+
+def test_beyond_their_bound_the_oldest_records_of_what_is_not_offered_go():
+    machine = a_machine()
+    for number in range(RECORDS_KEPT + 3):
+        attach(machine, capabilities=(f"c{number}", "always"), boot=f"boot-{number}", granted=2)
+        submit(machine, a_spec(number, f"c{number}"), a_spec(1_000 + number, "always"))
+        bind(machine)
+        say(machine, reports=[completed(number), completed(1_000 + number)])
+    attach(machine, capabilities=("always",), boot="the last")
+    kept = machine.state.profiles["w1"].records.keys()
+    assert kept == {"always", *(f"c{number}" for number in range(3, RECORDS_KEPT + 3))}

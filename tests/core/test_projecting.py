@@ -100,13 +100,15 @@ def test_a_row_has_keys_words_and_what_came_of_a_dead_letter():
 
 def test_workers_come_and_go():
     recorded = Recorded()
-    attach(recorded.machine, "w1", tags=("gpu",))
+    offers = (an_offer("echo", version="1.2.0", tags=("eu", "gpu")), an_offer("sum", version="2.0.0"))
+    attach(recorded.machine, "w1", offers=offers, tags=("gpu",), tenants=("acme",))
     recorded.close()
     detach(recorded.machine, "w1", bye=True)
     attach(recorded.machine, "w2")
     recorded.close()
     _, (left, here) = folded(recorded.disk.records)[1].take()
-    assert (left.worker, left.tags, left.lost) == ("w1", ("gpu",), False)
+    assert (left.worker, left.tags, left.lost) == ("w1", ("gpu", "eu"), False)
+    assert (left.capabilities, left.versions, left.tenants) == (("echo", "sum"), ("1.2.0", "2.0.0"), ("acme",))
     assert left.joined_ns < left.left_ns
     assert (here.worker, here.left_ns, here.capabilities) == ("w2", 0, ("echo",))
 

@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from merit.core.invariants import check, check_allocated
 from merit.core.retrying import backoff_ns
+from merit.model.commands import SetSupervision
 from merit.model.frames import ReportStatus
 from merit.model.limits import AVOIDED_MAX, MILLISECOND_NS, SECOND_NS, Limits
+from merit.model.supervision import Policy
 from merit.model.tasks import AttemptState, Progress, RetryPolicy, TaskState
 from merit.testing.builders import (
     START_NS,
@@ -26,6 +28,7 @@ from merit.testing.builders import (
     ref,
     say,
     submit,
+    tell,
     tick,
     with_terms,
 )
@@ -173,6 +176,7 @@ def test_another_worker_than_those_that_failed_it_if_there_is_one():
 def avoiding(*numbers, fresh=0):
     """Worker w1 has failed the tasks with these numbers and has room; w2 has none."""
     machine = a_machine(limits=LIMITS)
+    tell(machine, SetSupervision, Policy(circuit_failures=1_000))
     attach(machine, granted=1_000, concurrency=100)
     submit(machine, *(a_spec(number) for number in numbers))
     allocate(machine)

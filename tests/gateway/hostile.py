@@ -12,10 +12,12 @@ from google.protobuf.message import Message
 
 from merit.model.ids import make_id
 from merit.wire.v1 import (
+    audits_pb2_grpc,
     dead_letters_pb2_grpc,
     fleet_pb2_grpc,
     queues_pb2_grpc,
     schedules_pb2_grpc,
+    supervision_pb2_grpc,
     tasks_pb2,
     tasks_pb2_grpc,
     worker_pb2,
@@ -104,6 +106,8 @@ class Peer:
         self.dead_letters = dead_letters_pb2_grpc.DeadLettersStub(channel)
         self.schedules = schedules_pb2_grpc.SchedulesStub(channel)
         self.fleet = fleet_pb2_grpc.FleetStub(channel)
+        self.audits = audits_pb2_grpc.AuditsStub(channel)
+        self.supervision = supervision_pb2_grpc.SupervisionStub(channel)
 
     def stream(self, method: str) -> Stream:
         return Stream(self.channel.stream_stream(method)(), _ANSWERS[method])

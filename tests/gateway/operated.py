@@ -6,8 +6,13 @@ from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from typing import Any
 
+from merit.app.control_plane import AUDITING
+from merit.auditing.catalogue import COMPARERS
 from merit.core.explaining import Explanation
 from merit.core.machine import Machine
+from merit.core.recollect import NotRemembered
+from merit.gateway.auditing_process import AuditingProcess
+from merit.gateway.audits_service import AuditsService
 from merit.gateway.blobs_service import BlobsService
 from merit.gateway.dead_letters_service import DeadLettersService
 from merit.gateway.door import Door
@@ -16,15 +21,18 @@ from merit.gateway.fleet_service import FleetService
 from merit.gateway.gateway_worker_service import GatewayWorkerService
 from merit.gateway.queues_service import QueuesService
 from merit.gateway.registry_service import RegistryService
+from merit.gateway.report_check import ReportCheck
 from merit.gateway.schedules_service import SchedulesService
 from merit.gateway.server import GrpcServer
 from merit.gateway.streams import WorkersService
+from merit.gateway.supervision_service import SupervisionService
 from merit.gateway.tasks_service import TasksService
 from merit.gateway.unary.roster import UnaryWorkers
 from merit.model.commands import Command, SubmitTasks
 from merit.model.tasks import Refusal, Task, TaskSpec
 from merit.ports.cell import CellStopped
 from merit.storage.memory_blobs import MemoryBlobs
+from merit.storage.memory_journal import MemoryDisk, MemoryJournal
 from merit.testing.builders import PRINCIPAL, a_machine, allocate, attach, failed, say
 from tests.gateway.hostile import Peer, peer
 
@@ -112,42 +120,54 @@ class ScriptedExplainer:
 class Operated:
     """The cell, a connection to the gateway before it, and what the gateway finds in the journal."""
 
-    def __init__(self, cell: StillCell, peer: Peer, explainer: ScriptedExplainer) -> None:
+    def __init__(
+        self, cell: StillCell, peer: Peer, explainer: ScriptedExplainer, auditing: AuditingProcess, disk: MemoryDisk
+    ) -> None:
         self.cell = cell
         self.tasks, self.queues, self.dead, self.schedules = peer.tasks, peer.queues, peer.dead_letters, peer.schedules
-        self.fleet = peer.fleet
+        self.fleet, self.audits, self.supervision = peer.fleet, peer.audits, peer.supervision
         self.explainer = explainer
+        self.auditing = auditing
         self.peer = peer
-        self.old: list[Task] | Exception = []
+        self.old: Task | Exception | None = None
+        self.disk = disk
+        """Of the journal, in which nothing stands but what a test puts there."""
 
 
 @asynccontextmanager
 async def operated() -> AsyncIterator[Operated]:
     cell: Any = StillCell()
 
-    async def find(_ids):
+    async def find(task_id):
         if isinstance(guest.old, Exception):
             raise guest.old
+        if guest.old is None:
+            raise NotRemembered(f"there is no task {task_id} in this cell")
         return guest.old
 
     async def find_keys(_wanted):
         return {}
 
-    explainer, blobs = ScriptedExplainer(), MemoryBlobs()
+    explainer, blobs, disk = ScriptedExplainer(), MemoryBlobs(), MemoryDisk(cell.name)
     door = Door(cell.state.offers, lambda digest: b"{}")
+    auditing = AuditingProcess(AUDITING)
+    check = ReportCheck(cell, door.schemas, lambda digest: b"{}", auditing)
     server = GrpcServer(
         "127.0.0.1:0",
-        WorkersService(cell, door),
+        WorkersService(cell, door, check),
         TasksService(cell, door, find, lambda: 0),
         BlobsService(blobs),
         QueuesService(cell),
         DeadLettersService(cell),
         SchedulesService(cell, door),
         FleetService(cell, door, find, explainer),
-        RegistryService(cell, door, UnaryWorkers(cell, door, blobs), lambda: ""),
+        AuditsService(cell, door.schemas, COMPARERS, auditing.problem),
+        SupervisionService(cell, lambda: MemoryJournal(disk)),
+        RegistryService(cell, door, UnaryWorkers(cell, door, blobs, check), lambda: ""),
         GatewayWorkerService(cell, door, blobs, find_keys, lambda: ""),
     )
     async with peer(await server.start()) as connection:
-        guest = Operated(cell, connection, explainer)
+        guest = Operated(cell, connection, explainer, auditing, disk)
         yield guest
     await server.stop(0)
+    await auditing.close()

@@ -86,6 +86,11 @@ WORKER_VIOLATIONS = {
         "hello.capabilities.description",
     ),
     "too many tags": ([hello(tags=["x"] * 100)], "hello.tags"),
+    "a tag that has to be earned": ([hello(tags=["eu", "merit.trusted"])], "hello.tags"),
+    "such a tag of a capability": (
+        [hello(capabilities=[Capability(name="x", version="1.0.0", tags=["merit.trusted"])])],
+        "hello.capabilities.tags of x",
+    ),
     "too many tags of a capability": (
         [hello(capabilities=[Capability(name="x", version="1.0.0", tags=["x"] * 100_000)])],
         "hello.capabilities.tags",

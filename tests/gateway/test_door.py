@@ -34,7 +34,7 @@ from merit.model.limits import (
     TIMEOUT_NS_MAX,
     WORKER_TENANTS_MAX,
 )
-from merit.model.tasks import Demand, Failure, Priority, Progress, RetryPolicy, TaskSpec, Terms
+from merit.model.tasks import Demand, Failure, Priority, Progress, RetryPolicy, Review, ReviewKind, TaskSpec, Terms
 from merit.model.workers import Amount, Offer
 from merit.session.link import ProtocolViolation
 
@@ -193,6 +193,7 @@ BAD_TERMS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "somebody else's origin": ({"terms": Terms(origin=ONE)}, "terms.origin"),
     "somebody else's schedule": ({"terms": Terms(schedule="s")}, "terms.schedule"),
+    "somebody else's review": ({"terms": Terms(review=Review(ReviewKind.JUDGE, ONE))}, "terms.review"),
 }
 BAD_DEMANDS: dict[str, tuple[Demand, str, str]] = {
     "no range of versions": (Demand(versions="newest"), "versions", "write >=1.2,<2"),

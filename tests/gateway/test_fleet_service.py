@@ -99,6 +99,13 @@ async def test_a_filter_that_cannot_be_is_refused(plane, wanted, field):
     await invalid(call.read(), field)
 
 
+async def test_when_workers_left_is_nothing_to_be_watched(plane):
+    wanted = Filter(left_from_ns=1)
+    call = plane.fleet.WatchWorkers(fleet_pb2.WatchWorkersRequest(filter=wanted))
+    await invalid(call.read(), "filter.left_from_ns, left_to_ns", "for lists")
+    assert await listed(plane, left_from_ns=1) == []
+
+
 async def test_a_worker_is_shown_with_what_it_has_and_uses(plane):
     machine = plane.cell.machine
     offer = an_offer("echo", resources=(Amount("cpu", 500),), concurrency_max=3, cost_micros=7, stateful=True)
@@ -478,7 +485,7 @@ async def test_one_that_the_cell_has_forgotten_is_looked_for_in_the_journal(plan
     attach(plane.cell.machine)
     plane.cell.submit(a_spec(1))
     allocate(plane.cell.machine)
-    plane.old = [plane.cell.state.tasks[an_id(1)]]
+    plane.old = plane.cell.state.tasks[an_id(1)]
     plane.explainer.steps = [FoldedSoFar(1, 1)]
     assert len([step async for step in plane.fleet.ExplainTask(fleet_pb2.ExplainTaskRequest(task_id=new_id()))]) == 1
     assert plane.explainer.asked[0][:2] == (an_id(1), 1)

@@ -101,7 +101,7 @@ async def test_a_filter_finds_the_tasks_for_which_all_of_it_holds(plane, in_smal
         (Filter(capability="x" * 201), "filter.capability"),
         (Filter(text="x" * 2_001), "filter.text"),
         (Filter(text="-- !"), "filter.text"),
-        (Filter(text="x " * 17), "filter.text"),
+        (Filter(text="x " * 17), "filter.text: has 17 words, more than the 16 that one search may have"),
         (Filter(labels=[Label()]), "filter.labels.name"),
         (Filter(labels=[Label(name="n")] * 33), "filter.labels"),
         (Filter(submitted_from_ns=-1), "filter.submitted_from_ns"),
@@ -131,6 +131,21 @@ async def test_a_journal_that_cannot_be_read_is_said_to_be_so(plane):
     plane.old = JournalError("record 7 is damaged")
     call = plane.tasks.GetTask(tasks_pb2.GetTaskRequest(id=new_id()))
     await refused(call, grpc.StatusCode.UNAVAILABLE, "record 7 is damaged")
+
+
+async def test_a_task_that_nobody_remembers_and_an_event_that_is_still_to_come_are_said_to_be_so(plane):
+    await refused(
+        plane.tasks.GetTask(tasks_pb2.GetTaskRequest(id=an_id(7))),
+        grpc.StatusCode.NOT_FOUND,
+        f"id: there is no task {an_id(7)} in this cell",
+    )
+    happened = plane.cell.state.sequence
+    assert (await plane.tasks.ListTasks(tasks_pb2.ListTasksRequest(at_least=happened))).sequence == happened
+    await refused(
+        plane.tasks.ListTasks(tasks_pb2.ListTasksRequest(at_least=happened + 1)),
+        grpc.StatusCode.FAILED_PRECONDITION,
+        f"at_least: {happened + 1:,} was asked for, and in this cell nothing has happened after {happened:,} yet",
+    )
 
 
 async def test_cancel_by_filter_goes_through_all_in_several_calls(plane, in_small_portions):

@@ -155,6 +155,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"capabilities": [unary.ToolCapability(name="a", description="x" * 20_000)]}, "worker_info.capabilities"),
     ({"capabilities": [unary.ToolCapability(name="a", parameters=[unary.ToolParameter()])]}, "parameters of a: "),
     ({"tags": ["t"] * 65}, "worker_info.tags"),
+    ({"tags": ["merit.trusted"]}, "worker_info.tags: 'merit.trusted' begins with 'merit.': such tags are earned"),
     ({"tags": ["max_concurrency=0"]}, "worker_info.tags.max_concurrency: '0' is no whole number of 1 to 10,000"),
     ({"tags": ["max_concurrency=many"]}, "worker_info.tags.max_concurrency: 'many'"),
     ({"tags": ["reopen=perhaps"]}, "worker_info.tags.reopen: 'perhaps' is neither true nor false"),

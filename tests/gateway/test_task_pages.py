@@ -9,11 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from merit.core.state import State
+from merit.gateway.fields import BadField
 from merit.gateway.memory import Memory
-from merit.gateway.task_pages import NotYet, TaskPages
+from merit.gateway.task_pages import Beyond, NotYet, TaskPages, read_place
 from merit.gateway.task_search import TaskSearch
 from merit.model.limits import SECOND_NS
-from merit.model.tasks import TaskState
+from merit.model.search import REVIEW_OF
+from merit.model.tasks import Review, ReviewKind, TaskState
 from merit.ports.following import FollowerStanding
 from merit.ports.read_model import Portion, Reached, ReadModelUnavailable
 from merit.storage.memory_read_model import MemoryReadModel
@@ -63,9 +65,9 @@ class Past:
         self.opened += 1
         return self.model.opened(self.effort)
 
-    async def page(self, wanted=None, limit=0, below=None, at_least=0, *, memory=True):
+    async def page(self, wanted=None, limit=0, below=None, at_least=0, *, memory=True, waits=True):
         pages = TaskPages(self.cell, self.memory if memory else None)
-        return await pages.page(TaskSearch(wanted or Filter()), limit, below, at_least)
+        return await pages.page(TaskSearch(wanted or Filter()), limit, below, at_least, waits=waits)
 
 
 def live(order):
@@ -165,11 +167,35 @@ async def test_somebody_who_names_an_event_waits_for_it_or_is_told():
     with pytest.raises(NotYet, match=r"known up to 20 only: .* behind"):
         await past.page(at_least=30)
     assert past.follower.waited == [(30, 10.0)]
-    with pytest.raises(NotYet, match="nothing has happened after 100"):
+    with pytest.raises(Beyond, match=r"^at_least: 101 was asked for, .* nothing has happened after 100 yet"):
         await past.page(at_least=101)
+    assert len(past.follower.waited) == 1, "nothing to wait for"
     assert (await past.page(at_least=20)).sequence == 20
     past.cell.state.forgotten = 0
     assert (await past.page(at_least=100)).sequence == 100
+
+
+async def test_a_list_waits_for_the_follower_once():
+    past = Past([a_row(order) for order in range(50, 60)], reached=20)
+    page, waits = await past.page(limit=4), True
+    found = orders(page)
+    while page.next_cursor:
+        below, waits = read_place(page.next_cursor)
+        page = await past.page(limit=4, below=below, waits=waits)
+        assert page.lacking, "it is said of each page"
+        found += orders(page)
+    assert (found, waits) == ([*range(59, 49, -1)], False)
+    assert past.follower.waited == [(100, 2.0)]
+    # It has caught up meanwhile, and fallen behind again.
+    past.model.write(Portion(20, Reached(100, START_NS + 100 * SECOND_NS)))
+    page = await past.page(limit=4, below=57, waits=False)
+    assert not page.lacking
+    assert read_place(page.next_cursor) == (53, False)
+    with pytest.raises(NotYet):
+        await Past([a_row(50)], reached=20).page(at_least=30, waits=False)
+    for bad in ("", "-", "7--", "x", "-7"):
+        with pytest.raises(BadField):
+            read_place(bad)
 
 
 async def test_without_a_read_model_it_says_what_is_lacking():
@@ -222,3 +248,23 @@ async def test_text_is_searched_in_what_is_marked_also_in_the_cell():
     past = Past([a_row(1, description="nightly report")], [a_row(2, error="Nightly mess"), a_row(3)])
     assert orders(await past.page(Filter(text="NIGHT"))) == [2, 1]
     assert orders(await past.page(Filter(text="nightly rep"))) == [1]
+
+
+async def test_tasks_that_look_at_results_are_listed_only_if_that_is_said():
+    """Wherever they are; and by the task whose result they look at."""
+    review = Review(ReviewKind.COPY, an_id(1))
+    rows = [a_row(order, review=review if order % 2 else None) for order in range(1, 7)]
+    past = Past([rows[4], rows[5]], rows[:4])
+    assert orders(await past.page()) == [6, 4, 2]
+    assert orders(await past.page(Filter(reviews=True))) == [6, 5, 4, 3, 2, 1]
+    label = tasks_pb2.Label(name=REVIEW_OF, value=an_id(1))
+    assert orders(await past.page(Filter(reviews=True, labels=[label]))) == [5, 3, 1]
+    assert orders(await past.page(Filter(labels=[label]))) == []
+    found, below = [], None
+    while True:
+        page = await past.page(limit=1, below=below)
+        found += orders(page)
+        if not page.next_cursor:
+            break
+        below = int(page.next_cursor)
+    assert found == [6, 4, 2]

@@ -11,8 +11,9 @@ import pytest_asyncio
 from google.protobuf.empty_pb2 import Empty
 
 from merit import AsyncClient, Retry, WorkerProcess, capability
-from merit.gateway.unary import attempt, roster
+from merit.gateway.unary import attempt, contents, roster
 from merit.model.tasks import TaskState
+from merit.ports.blobs import BlobUnavailable
 from merit.testing.plane import PlaneFaults
 from merit.testing.processes import PlaneProgram, free_port, running
 from merit.wire.v1 import fleet_pb2
@@ -93,6 +94,68 @@ async def test_nothing_said_is_null_and_large_things_go_through_the_store(plane,
         assert await again.result(10) == "y" * 200_000
         last = foreign.tasks[f"{again.id}.1"]
         assert {one.key: len(one.value_json) for one in last.parameters} == {"n": 1, "result": 200_002}
+
+
+class Struggling:
+    """A store of which every third question is answered; none while it is away."""
+
+    def __init__(self):
+        self.blobs: Any = None
+        self.questions = 0
+        self.away = False
+
+    def get(self, tenant, digest):
+        return self.answer(lambda: self.blobs.get(tenant, digest))
+
+    def put(self, tenant, data):
+        return self.answer(lambda: self.blobs.put(tenant, data))
+
+    def answer(self, ask):
+        self.questions += 1
+        if self.away or self.questions % 3:
+            raise BlobUnavailable("the database is away")
+        return ask()
+
+
+@pytest.fixture
+def store(monkeypatch):
+    """The one of the driver; that of clients is in order."""
+    store: Any = Struggling()
+
+    def struggling(blobs):
+        store.blobs = blobs
+        return contents.Contents(store)
+
+    monkeypatch.setattr(contents, "STORE_AGAIN_S", (0.01, 0.02))
+    monkeypatch.setattr(roster, "Contents", struggling)
+    return store
+
+
+class Talkative(Foreign):
+    async def run(self, task):
+        yield status(task.task_id, COMPLETED, output_json=json.dumps("y" * 200_000))
+
+
+async def test_a_store_that_cannot_be_had_for_a_moment_costs_no_attempt(store, plane, merit):
+    async with serving(Talkative()) as address:
+        worker = await plane.register(info(address))
+        handle = await merit.submit("work", {"text": "x" * 200_000}, **ONCE)
+        assert await handle.result(10) == "y" * 200_000
+        assert await attempts(merit, handle.id) == [("COMPLETED", worker)]
+    assert store.questions == 6
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("x" * 200_000, "its parameters could not be put together: "), ("", "the result could not be stored: ")],
+)
+async def test_a_store_that_cannot_be_had_for_long_ends_the_attempt(store, plane, merit, monkeypatch, text, said):
+    monkeypatch.setattr(contents, "STORE_S", 0.1)
+    store.away = True
+    async with serving(Talkative()) as address:
+        await plane.register(info(address))
+        failure = (await (await merit.submit("work", {"text": text}, **ONCE)).wait(10)).failure
+        assert (failure.kind, failure.message) == ("blob", f"{said}the database is away (tried for 0.1 s)")
 
 
 async def test_one_that_begins_with_the_stream_and_looks_at_itself_twice_a_second(plane, merit):

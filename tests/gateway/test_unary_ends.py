@@ -91,7 +91,9 @@ async def test_a_command_is_told_again_until_the_worker_has_said_something_else(
             await joined(plane, worker)
             for word in ("RESET", "RETRAIN"):
                 await plane.fleet.TellWorker(fleet_pb2.TellWorkerRequest(id=worker, word=word))
-            await asyncio.sleep(0.3)  # the session of the driver acknowledges what comes on it by then
+            async with AsyncClient(plane.address) as merit:
+                # With the report of this one the session of the driver acknowledges what came on it before.
+                assert await (await merit.submit("work")).result(10) == {}
             seen = await plane.fleet.GetWorker(fleet_pb2.GetWorkerRequest(id=worker))
             assert list(seen.words) == ["RESET", "RETRAIN"], "nobody has heard them"
             assert list((await plane.beat(worker)).commands) == ["RESET", "RETRAIN"]

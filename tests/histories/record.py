@@ -12,11 +12,13 @@ from typing import Any
 from msgspec.structs import replace
 
 from merit.core.codec import FOLD_VERSION, encode_event, state_digest
+from merit.model.auditing import AuditPolicy, GoldTask
 from merit.model.commands import (
     Allocate,
     DrainWorker,
     EndRollout,
     FollowUp,
+    JudgeWorker,
     PauseQueue,
     PauseWorker,
     PlanSchedule,
@@ -30,8 +32,11 @@ from merit.model.commands import (
     RunSchedule,
     SetAdmission,
     SetAllocation,
+    SetAudit,
+    SetObjective,
     SetRule,
     SetSchedule,
+    SetSupervision,
     SetTenant,
     StartRollout,
     SubmitTasks,
@@ -42,6 +47,7 @@ from merit.model.limits import MILLISECOND_NS, SECOND_NS, Limits
 from merit.model.record import Tail, after, encode_record, seal
 from merit.model.rules import Rule, RuleKind, TenantTerms
 from merit.model.schedules import Schedule
+from merit.model.supervision import Objective, Policy, Verdict
 from merit.model.tasks import Demand, Priority, Terms
 from merit.model.workers import Registration
 from merit.testing.builders import (
@@ -325,8 +331,51 @@ def fleet():
     return run
 
 
+def supervision():
+    """Ratings, rewards and punishments, a breaker, a pause and probation, and what people decide."""
+    run = Recorder(Limits(stale_ns=10**6 * SECOND_NS))
+    told = lambda kind, *fields, **named: run.keep(  # noqa: E731  (a word of this history)
+        run.machine.handle(kind(TENANT, PRINCIPAL, *fields, **named), run.now_ns).events
+    )
+    told(
+        SetSupervision,
+        Policy(scoring="reference", attempts_min=1, pause_below=1_000, pause_after=2, circuit_failures=4),
+    )
+    told(SetObjective, Objective("echo", 950, 10 * SECOND_NS))
+    told(SetAudit, AuditPolicy("echo", declared=True))
+    for worker in ("good", "bad"):
+        run.tell(attach, worker, granted=1_000, concurrency=2)
+    for turn in range(40):
+        run.tell(submit, *(a_spec(10 * turn + n, attempts_max=1, priority=Priority(1 + n)) for n in range(4)))
+        run.bind()
+        run.wait(2 * SECOND_NS)
+        for worker, report in (("good", completed), ("bad", failed if turn < 15 else completed)):
+            if worker in run.machine.state.workers:
+                held = list(run.machine.state.workers[worker].attempts.items())
+                reports = [replace(report(1, number), wall_ns=2 * SECOND_NS, task=task) for task, number in held]
+                run.tell(say, worker, reports=reports)
+        run.bind()
+        run.wait(2 * SECOND_NS)
+    told(SetAudit, AuditPolicy("echo", copies=2, gold=(GoldTask(b"{}", b'"done"'),), gold_permille=300))
+    for turn in range(40, 50):
+        run.tell(submit, *(a_spec(10 * turn + n) for n in range(2)))
+        for _ in range(3):
+            run.bind()
+            for worker in ("good", "bad"):
+                held = list(run.machine.state.workers[worker].attempts.items())
+                answer = b'"done"' if worker == "good" or turn < 45 else b'"else"'
+                run.tell(say, worker, reports=[replace(completed(1, n, answer), task=task) for task, n in held])
+        run.wait(SECOND_NS)
+    told(JudgeWorker, "good", Verdict.PIN, "it is needed", 1_500)
+    told(JudgeWorker, "good", Verdict.UNPIN, "not any more")
+    told(JudgeWorker, "bad", Verdict.PARDON, "it was the network")
+    run.lead_anew()
+    told(SetObjective, Objective("echo", 0))
+    return run
+
+
 def main():
-    for scenario in (plain, retries, cancels, dependencies, restarts, priorities, queue, fleet):
+    for scenario in (plain, retries, cancels, dependencies, restarts, priorities, queue, fleet, supervision):
         path = HERE / f"{scenario.__name__}.json"
         if path.exists():
             history = json.loads(path.read_text())

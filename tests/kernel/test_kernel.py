@@ -420,7 +420,8 @@ def test_final_tasks_are_told_and_forgotten_ones_looked_up():
     cell.kernel.found(lookup, [Settled(an_id(forgotten[0]), TaskState.COMPLETED)])
     cell.settle()
     assert len(late.outcomes) == 2
-    assert late.refusals == [Refusal(an_id(9), "not_found", "watch", "no such task in this cell's journal")]
+    reason = "there is no such task in this cell, or it is not remembered any more"
+    assert late.refusals == [Refusal(an_id(9), "not_found", "watch", reason)]
     assert isinstance(lookup, Lookup)
 
 

@@ -87,6 +87,7 @@ SIZES = {
         "--workers",
         "1",
     ],
+    "merit": ["--seeds", "1"],
 }
 NAMES = {
     "throughput": {"tasks_per_s_50", "tasks_per_s_100", "tasks_per_s", "cpu_s_per_1k", "lost", "duplicated", "rss_mb"},
@@ -96,6 +97,7 @@ NAMES = {
     "scale": {"waiting_cost_ratio", "workers_cost_ratio", "bytes_per_waiting_task", "bytes_per_idle_worker"},
     "queue": {"hot_tenant_ratio", "limits_cost_pct", "limits_cost_pct_all", "timer_p99_ms", "timer_early"},
     "fleet": {"strategy_cost_pct", "strategy_scale_ratio", "default_vs_central", "unary_share", "unary_lost"},
+    "merit": {"caught_constant_pct", "onoff_bad_accepted", "busiest_honest", "honest_out_pct"},
 }
 
 

@@ -29,17 +29,18 @@ STORED = st.dictionaries(st.integers(1, 10_000), st.integers(1, 100), max_size=4
 )
 
 
-@given(STORED, st.integers(1, 10_000), st.integers(0, 4_000))
-def test_what_goes_is_what_nobody_needs(stored, journal_first, bytes_max):
-    goes = superfluous(stored, journal_first, bytes_max)
+@given(STORED, st.integers(1, 10_000), st.integers(0, 4_000), st.sets(st.integers(1, 10_000), max_size=200))
+def test_what_goes_is_what_nobody_needs(stored, journal_first, bytes_max, stay):
+    goes = superfluous(stored, journal_first, bytes_max, stay)
     left = {one: size for one, size in stored.items() if one not in goes}
     usable = [one for one in stored if one + 1 >= journal_first]
     assert set(list(stored)[-SNAPSHOTS_KEPT:]) <= left.keys()
     assert not usable or usable[0] in left
     assert all(one + 1 >= journal_first for one in list(left)[:-SNAPSHOTS_KEPT])
+    assert stay & set(usable) <= left.keys()
     if sum(left.values()) > bytes_max:
-        assert len(left) <= SNAPSHOTS_KEPT + 1
-    assert superfluous(left, journal_first, bytes_max) == []
+        assert len(left.keys() - stay) <= SNAPSHOTS_KEPT + 1
+    assert superfluous(left, journal_first, bytes_max, stay) == []
     if sum(stored[one] for one in usable) <= bytes_max:
         assert set(usable) <= left.keys()
 

@@ -18,6 +18,7 @@ from merit.wire.v1 import (
     fleet_pb2_grpc,
     queues_pb2_grpc,
     schedules_pb2_grpc,
+    supervision_pb2_grpc,
     tasks_pb2_grpc,
 )
 
@@ -129,6 +130,7 @@ def _add_services(plane: ScriptedPlane, server: grpc.aio.Server) -> None:
         (dead_letters_pb2_grpc, "DeadLetters"),
         (schedules_pb2_grpc, "Schedules"),
         (fleet_pb2_grpc, "Fleet"),
+        (supervision_pb2_grpc, "Supervision"),
     ):
         base = getattr(module, f"{name}Servicer")
         calls = [call for call in vars(base) if not call.startswith("_") and call != "Session"]

@@ -79,11 +79,24 @@ async def test_what_no_frame_can_carry_is_refused_at_once_and_disturbs_nobody(ad
         await asyncio.wait_for(merit.submit("same", {"n": 1}), 5)
 
 
-async def test_a_group_for_which_there_is_no_room_comes_again_as_a_whole(address):
+def done_by_the_client(name, monkeypatch):
+    """Set as soon as a client has done this."""
+    done, real = asyncio.Event(), getattr(AsyncClient, name)
+
+    def does(client, given):
+        real(client, given)
+        done.set()
+
+    monkeypatch.setattr(AsyncClient, name, does)
+    return done
+
+
+async def test_a_group_for_which_there_is_no_room_comes_again_as_a_whole(address, monkeypatch):
+    refused = done_by_the_client("_refuse", monkeypatch)
     async with AsyncClient(address) as merit:
         before = [await merit.submit("same", {"n": n}) for n in range(30)]
         many = asyncio.gather(merit.submit_many([TaskRequest(capability="same") for _ in range(40)]))
-        await asyncio.sleep(0.3)
+        await asyncio.wait_for(refused.wait(), 10)
         assert not many.done(), "there was no room"
         assert (await merit.status())["sequence"] < 40, "a part of it was taken"
         await merit.cancel([handle.id for handle in before])
@@ -91,17 +104,19 @@ async def test_a_group_for_which_there_is_no_room_comes_again_as_a_whole(address
         assert len(handles) == 40
 
 
-async def test_what_was_called_off_while_there_was_no_room_for_it_does_not_come_again(address):
+async def test_what_was_called_off_while_there_was_no_room_for_it_does_not_come_again(address, monkeypatch):
+    refused, again = done_by_the_client("_refuse", monkeypatch), done_by_the_client("_again", monkeypatch)
     async with AsyncClient(address) as merit:
         before = [await merit.submit("same", {"n": n}) for n in range(50)]
         late = merit.start([merit._specs_of.make("same", b"{}")])[0]
-        await asyncio.sleep(0.3)
+        await asyncio.wait_for(refused.wait(), 10)
         late.cancel()
         with pytest.raises(Refused):
             await late.wait(5)
         await merit.cancel([handle.id for handle in before])
-        await asyncio.sleep(2.2)  # by now it would have come again
-        assert (await merit.status())["pending"] == 0
+        await asyncio.wait_for(again.wait(), 10)
+        await merit.submit("same")  # whatever was said on the stream before has been heard
+        assert (await merit.status())["pending"] == 1
 
 
 async def test_a_client_that_was_closed_says_of_no_task_that_it_is_durable(address):

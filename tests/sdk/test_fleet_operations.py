@@ -1,6 +1,7 @@
 """What operators ask and order of the fleet, as it goes over the wire, and what comes back."""
 
 from contextlib import aclosing
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
@@ -56,12 +57,33 @@ async def test_workers_are_asked_for_page_by_page(scripted, fleet):
     plane.answers["ListWorkers"] = listed
     where = WorkerWhere(capability="c", versions=">=1", tags=["t"], states=["idle", "BUSY"], tenant="red")
     assert [view["id"] for view in await fleet.workers(where)] == ["a", "b"]
+    assert asked(plane, "ListWorkers").limit == 1_000
+    page = await fleet.worker_page(where, limit=1)
+    assert ([view["id"] for view in page.workers], page.next_cursor, page.lacking) == (["a"], "x", "")
     message = asked(plane, "ListWorkers").filter
     assert (message.capability, message.versions, list(message.tags), message.tenant) == ("c", ">=1", ["t"], "red")
     assert list(message.standings) == [fleet_pb2.STANDING_IDLE, fleet_pb2.STANDING_BUSY]
     for field, bad in (("state", WorkerWhere(states=["lazy"])), ("tags", WorkerWhere(tags=["\ud800"]))):
         with pytest.raises(ValueError, match=f"^{field}: "):
             await fleet.workers(bad)
+
+
+async def test_workers_that_are_gone_are_asked_for_by_when_they_left(scripted, fleet):
+    plane, _ = scripted
+    row = a_worker("old", fleet_pb2.STANDING_GONE)
+    row.contract, row.left_ns, row.lost = fleet_pb2.CONTRACT_UNSPECIFIED, 10**9, True
+    plane.answers["ListWorkers"] = lambda _: fleet_pb2.ListFleetResponse(workers=[row], lacking="the last moments")
+    where = WorkerWhere(
+        name="o", left_from=datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC), left_to=datetime(1971, 1, 1, tzinfo=UTC)
+    )
+    page = await fleet.worker_page(where, limit=7, cursor="n")
+    request = asked(plane, "ListWorkers")
+    assert (request.limit, request.cursor, request.filter.name) == (7, "n", "o")
+    assert (request.filter.left_from_ns, request.filter.left_to_ns) == (10**9, 365 * 86_400 * 10**9)
+    (view,) = page.workers
+    assert (view["left"], view["lost"], view["contract"]) == ("1970-01-01T00:00:01.000Z", True, None)
+    assert (view["completed"], view["failed"]) == (None, None)
+    assert page.lacking == "the last moments"
 
 
 async def test_orders_to_workers(scripted, fleet):

@@ -22,24 +22,31 @@ async def scripted():
         yield plane, address
 
 
-async def collect(handle) -> list[Step]:
-    return [step async for step in handle.follow()]
+async def collect(handle, steps: list[Step] | None = None) -> list[Step]:
+    """Into ``steps``, as they come."""
+    steps = [] if steps is None else steps
+    async for step in handle.follow():
+        steps.append(step)
+    return steps
 
 
 async def test_a_task_is_followed_until_it_has_ended(scripted):
     plane, address = scripted
     async with AsyncClient(address) as merit:
         handle = await merit.submit("c")
-        following = asyncio.create_task(collect(handle))
+        steps: list[Step] = []
+        following = asyncio.create_task(collect(handle, steps))
         await plane.until(lambda: plane.followed == [handle.id])
         (guest,) = plane.guests
         await guest.update(handle.id, TaskState.RUNNING, 1, "w", 0.5, "half", ("a", "b"))
         other = asyncio.create_task(collect(handle))
-        await asyncio.sleep(0.05)
+        async with asyncio.timeout(10):
+            while not steps or len(handle._followers or ()) < 2:
+                await asyncio.sleep(0.005)
         await guest.update(handle.id, TaskState.RUNNING, 2, "v")
         await guest.update("unknown", TaskState.RUNNING)
         await guest.settle(handle.id)
-        steps = await following
+        await following
         assert [(step.state, step.attempt, step.worker) for step in steps][-2:] == [
             (TaskState.RUNNING, 2, "v"),
             (TaskState.COMPLETED, 1, "w"),

@@ -143,6 +143,7 @@ async def test_queues_limits_and_tenants_are_seen_and_set(scripted):
             "capability": "c",
             "pending": 3,
             "running": 1,
+            "auditing": 0,
             "workers": 2,
             "paused": False,
             "pause_reason": "",

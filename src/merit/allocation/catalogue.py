@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from merit.allocation.best_score import BestScore
 from merit.allocation.capability_load import CapabilityLoad
 from merit.allocation.direct import Direct
 from merit.allocation.greedy_fit import GreedyFit
@@ -26,6 +27,7 @@ BUILT_IN: Mapping[str, MakeStrategy] = MappingProxyType(
         "round-robin": RoundRobin,
         "shortest-queue": ShortestQueue,
         "capability-load": CapabilityLoad,
+        "best-score": BestScore,
         "weighted": Weighted,
         "two-choices": TwoChoices,
         "least-expected": LeastExpected,

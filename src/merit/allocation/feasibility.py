@@ -51,7 +51,7 @@ def shortcomings(worker: Worker, offer: Offer, demand: Demand, tenant: str, *, p
     if worker.tenants and tenant not in worker.tenants and not probing:
         yield f"takes tasks of {', '.join(worker.tenants)} only"
     if demand.tags or demand.without_tags:
-        has = {*worker.tags, *offer.tags}
+        has = {*worker.tags, *offer.tags, *worker.privileges}
         missing = [tag for tag in demand.tags if tag not in has]
         if missing:
             yield f"lacks the tag {', '.join(missing)}"

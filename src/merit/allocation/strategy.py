@@ -22,7 +22,7 @@ class Candidate(Struct):
 
     worker: str
     concurrency: int = 1
-    """Attempts that it makes at a time."""
+    """Attempts that it makes at a time, times the factor that it has earned."""
     live: int = 0
     """Attempts that it has, prefetched ones included."""
     room: int = 1
@@ -39,6 +39,10 @@ class Candidate(Struct):
     tags: frozenset[str] = frozenset()
     given: int = 0
     """Who was given nothing for longest has the lowest."""
+    score: int = 0
+    """How well it performs, in thousandths of a point; 0: nobody knows yet."""
+    reputation: int = 0
+    """How far its work at this capability is trusted at least, in thousandths."""
 
 
 class Wish(Struct, frozen=True):
@@ -51,10 +55,14 @@ class Wish(Struct, frozen=True):
     estimate_ns: int = 0
     """How long it is expected to run; 0: nobody knows."""
     prefers: tuple[str, ...] = ()
+    critical: bool = False
+    """It is of the highest priority."""
 
 
 PLAIN = Wish()
-"""For strategies that do not look at the task."""
+"""For strategies that do not look at the task …"""
+CRITICAL = Wish(critical=True)
+"""… and all that they are told of one of the highest priority."""
 
 
 class Strategy(Protocol):
@@ -66,7 +74,7 @@ class Strategy(Protocol):
     """
 
     reads_wish: bool
-    """Whether ``choose`` looks at its wish; otherwise it is given ``PLAIN``, which costs nothing to make."""
+    """Whether ``choose`` looks at its wish; otherwise it is given ``PLAIN`` or ``CRITICAL``, which cost nothing to make."""
 
     def place(self, candidate: Candidate) -> None:
         """It has room for one more, and these figures; if it is known, these are its new ones. The object may be changed

@@ -9,6 +9,8 @@ preference how little it likes this kind of work: 0 to 1,000                    
 cost       what a task costs: 200 for each doubling                                                          200
 locality   the share of the tags that the task prefers which the worker does not have: 0 to 1,000            500
 slack      how long its attempts take: 200 for each doubling, in so far as the task is short of time         500
+score      how far it performs below the best: 1,000 for a score of 0                                        500
+reputation how far its work is not trusted: 1,000 if not at all                                              500
 ========== ============================================================================================= =======
 
 Weights are thousandths. Costs and times count by their logarithm, so that it does not matter in what they are reckoned.
@@ -33,11 +35,12 @@ from merit.allocation.weights import NO_WEIGHTS, weights_of
 from merit.model.limits import RUN_TIMEOUT_NS_DEFAULT
 
 WEIGHTS: Mapping[str, int] = MappingProxyType(
-    {"load": 1_000, "preference": 200, "cost": 200, "locality": 500, "slack": 500}
+    {"load": 1_000, "preference": 200, "cost": 200, "locality": 500, "slack": 500, "score": 500, "reputation": 500}
 )
 """By name, in thousandths: what counts how much where an operator has said nothing else."""
 
 _NOTHING: frozenset[str] = frozenset()
+_SCORE_MAX = 100_000
 _LOOKED_AT_MAX = 8
 _DOUBLING_PERMILLE = 200
 _SHORT_STEPS = 3
@@ -164,9 +167,11 @@ class _Scales:
     """What each figure of a worker weighs."""
 
     def __init__(self, weights: Mapping[str, int]) -> None:
-        self._load, self._preference, self._cost, self._locality, self._slack = (weights[name] for name in WEIGHTS)
+        self._load, self._preference, self._cost, self._locality, self._slack, self._score, self._reputation = (
+            weights[name] for name in WEIGHTS
+        )
 
-    def parts(self, candidate: Candidate, shortness: int, prefers: frozenset[str]) -> tuple[int, int, int, int, int]:
+    def parts(self, candidate: Candidate, shortness: int, prefers: frozenset[str]) -> tuple[int, ...]:
         """What the sum consists of, in thousandths, in the order of ``WEIGHTS``."""
         cost = locality = slack = 0
         if candidate.cost_micros:
@@ -181,6 +186,8 @@ class _Scales:
             cost,
             locality,
             slack,
+            self._score * (_SCORE_MAX - candidate.score) // _SCORE_MAX,
+            self._reputation * (PERMILLE - candidate.reputation) // PERMILLE,
         )
 
 

@@ -7,9 +7,11 @@ import gc
 import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from msgspec import Struct
 
@@ -17,13 +19,18 @@ from merit.app.explainer import JournalExplainer
 from merit.app.follower import SNAPSHOT_EVENTS, FollowerOrders
 from merit.app.following import FollowerProcess
 from merit.app.housekeeping import Housekeeping
+from merit.app.judges import COMPARERS_GROUP, load_panel
 from merit.app.lease import Lease
+from merit.app.plug_ins import load_plug_ins
 from merit.app.restore import restore
 from merit.app.state_directory import DEFAULT
 from merit.app.stores import Stores, open_stores
 from merit.app.strategies import load_strategies
+from merit.auditing.catalogue import COMPARERS
 from merit.core.machine import Machine
 from merit.core.state import State
+from merit.gateway.auditing_process import AuditingProcess
+from merit.gateway.audits_service import AuditsService
 from merit.gateway.blobs_service import BlobsService
 from merit.gateway.dead_letters_service import DeadLettersService
 from merit.gateway.door import Door
@@ -32,10 +39,12 @@ from merit.gateway.gateway_worker_service import GatewayWorkerService
 from merit.gateway.memory import Memory
 from merit.gateway.queues_service import QueuesService
 from merit.gateway.registry_service import RegistryService
+from merit.gateway.report_check import ReportCheck
 from merit.gateway.schedules_service import SchedulesService
 from merit.gateway.server import CannotListen, GrpcServer, check_address
 from merit.gateway.settled import SettledAnswers
 from merit.gateway.streams import WorkersService
+from merit.gateway.supervision_service import SupervisionService
 from merit.gateway.tasks_service import TasksService
 from merit.gateway.unary.roster import UnaryWorkers
 from merit.kernel.quarantine import Stopped
@@ -50,6 +59,10 @@ from merit.runtime.cron_planner import plan
 from merit.runtime.task_finder import TaskFinder
 
 log = logging.getLogger("merit")
+
+AUDITING: Final = (sys.executable, "-m", "merit.app.audit_reports")
+"""The program that makes those checks of results that have no bound of their own. It is not imported here, so that the
+interpreter of expressions is not in this process."""
 
 Ready = Callable[[str, int], None]
 """Is told the address and the epoch when everything is up."""
@@ -128,7 +141,7 @@ class ControlPlane:
         """
         stores, settings = self._stores, self._settings
         # In a thread: it may take longer than a lease lasts.
-        machine = await asyncio.to_thread(Machine, state, load_strategies(), settings.limits)
+        machine = await asyncio.to_thread(Machine, state, load_strategies(), settings.limits, load_panel())
         blobs = stores.blobs()
         finder = TaskFinder(
             stores.reader, stores.read_model_reader, state, lambda digest: blobs.has(DEFAULT_TENANT, digest)
@@ -142,7 +155,8 @@ class ControlPlane:
             follower = FollowerProcess(stores, orders, lambda: cell.state.sequence)
             memory = Memory(stores.read_model_reader, follower)
             housekeeping = Housekeeping(journal, follower)
-            server, unary = self._server(cell, housekeeping, finder, memory, blobs)
+            auditing = AuditingProcess(AUDITING)
+            server, unary = self._server(cell, housekeeping, finder, memory, blobs, auditing)
             _settle_memory()
             try:
                 try:
@@ -155,12 +169,19 @@ class ControlPlane:
                 ready(self._address, tail.epoch)
                 await self._serve(cell, journal, server, unary, follower, housekeeping, lease)
             finally:
+                await auditing.close()
                 await memory.close()
         finally:
             await cell.close()
 
     def _server(
-        self, cell: CellLoop, housekeeping: Housekeeping, finder: TaskFinder, memory: Memory, blobs: Blobs
+        self,
+        cell: CellLoop,
+        housekeeping: Housekeeping,
+        finder: TaskFinder,
+        memory: Memory,
+        blobs: Blobs,
+        auditing: AuditingProcess,
     ) -> tuple[GrpcServer, UnaryWorkers]:
         store = "postgresql" if self._settings.store else "sqlite"
 
@@ -181,16 +202,19 @@ class ControlPlane:
             return self._address
 
         door = Door(cell.state.offers, load_blob, touch_blob=touch_blob)
-        unary = UnaryWorkers(cell, door, blobs)
+        check = ReportCheck(cell, door.schemas, load_blob, auditing)
+        unary = UnaryWorkers(cell, door, blobs, check)
         server = GrpcServer(
             self._settings.grpc,
-            WorkersService(cell, door),
-            TasksService(cell, door, finder.tasks, housekeeping.journal_bytes, memory, store),
+            WorkersService(cell, door, check),
+            TasksService(cell, door, finder.task, housekeeping.journal_bytes, memory, store),
             BlobsService(blobs),
             QueuesService(cell),
             DeadLettersService(cell),
             SchedulesService(cell, door),
-            FleetService(cell, door, finder.tasks, JournalExplainer(self._stores, self._settings.limits)),
+            FleetService(cell, door, finder.task, JournalExplainer(self._stores, self._settings.limits), memory),
+            AuditsService(cell, door.schemas, load_plug_ins(COMPARERS_GROUP, "comparer", COMPARERS), auditing.problem),
+            SupervisionService(cell, self._stores.reader),
             RegistryService(cell, door, unary, address),
             GatewayWorkerService(cell, door, blobs, finder.keys, address),
             interceptors=(SettledAnswers(cell),),

@@ -14,7 +14,10 @@ from merit.app.journal_until import JournalUntil
 from merit.app.past_cell import PastCell
 from merit.app.past_rows import RowsUntil
 from merit.app.stores import Stores
+from merit.auditing.catalogue import COMPARERS
 from merit.core.explaining import Explanation
+from merit.gateway.audit_items import PolicyProblem
+from merit.gateway.audits_service import AuditsService
 from merit.gateway.dead_letters_service import DeadLettersService
 from merit.gateway.door import Door
 from merit.gateway.explaining import CannotExplain, FoldedSoFar
@@ -22,7 +25,9 @@ from merit.gateway.fleet_service import FleetService
 from merit.gateway.memory import Memory
 from merit.gateway.queues_service import QueuesService
 from merit.gateway.schedules_service import SchedulesService
+from merit.gateway.supervision_service import SupervisionService
 from merit.gateway.tasks_service import TasksService
+from merit.model.auditing import AuditPolicy
 from merit.model.limits import MESSAGE_BYTES_MAX, Limits
 from merit.ports.following import FollowerStanding
 from merit.ports.journal import JournalError, JournalReader
@@ -30,10 +35,12 @@ from merit.ports.read_model import Reached, ReadModelUnavailable
 from merit.ports.snapshots import SnapshotStore, SnapshotUnavailable
 from merit.runtime.task_finder import TaskFinder
 from merit.wire.v1 import (
+    audits_pb2_grpc,
     dead_letters_pb2_grpc,
     fleet_pb2_grpc,
     queues_pb2_grpc,
     schedules_pb2_grpc,
+    supervision_pb2_grpc,
     tasks_pb2_grpc,
 )
 
@@ -70,11 +77,13 @@ async def served(cell: PastCell, stores: Stores) -> AsyncIterator[str]:
     memory = Memory(rows, _PastFollowing(reached, until))
     door = Door(cell.state.offers, _no_blob)
     explainer = _PastExplainer(reader, stores.snapshots(), cell.desk.limits)
-    tasks_pb2_grpc.add_TasksServicer_to_server(TasksService(cell, door, finder.tasks, lambda: 0, memory), server)
+    tasks_pb2_grpc.add_TasksServicer_to_server(TasksService(cell, door, finder.task, lambda: 0, memory), server)
     queues_pb2_grpc.add_QueuesServicer_to_server(QueuesService(cell), server)
     dead_letters_pb2_grpc.add_DeadLettersServicer_to_server(DeadLettersService(cell), server)
     schedules_pb2_grpc.add_SchedulesServicer_to_server(SchedulesService(cell, door), server)
-    fleet_pb2_grpc.add_FleetServicer_to_server(FleetService(cell, door, finder.tasks, explainer), server)
+    audits_pb2_grpc.add_AuditsServicer_to_server(AuditsService(cell, door.schemas, COMPARERS, _no_problem), server)
+    fleet_pb2_grpc.add_FleetServicer_to_server(FleetService(cell, door, finder.task, explainer, memory), server)
+    supervision_pb2_grpc.add_SupervisionServicer_to_server(SupervisionService(cell, reader), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
@@ -136,3 +145,8 @@ def _reached(open_rows: Callable[[], RowsUntil]) -> Reached:
 def _no_blob(digest: str) -> bytes:
     """For a door that lets nothing in."""
     raise LookupError(digest)
+
+
+async def _no_problem(_policy: AuditPolicy) -> PolicyProblem:
+    """Nothing can be set in the past anyway."""
+    return PolicyProblem()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from hashlib import sha256
+from itertools import chain
 from typing import Final
 
 import msgspec
@@ -75,34 +76,29 @@ def _search(
     reached = Reached() if read_model is None else read_model.reached()  # first: the row is not older than that
     rows: list[TaskRow] = [] if read_model is None else read_model.tasks([task])
     known = [rows[0].submitted_ns] if rows else []
+    found: list[_Found] = []
     for since_ns in (*known, id_time_ns(task), id_time_ns(task) - _SKEW_NS):
         begin = first_since(history, since_ns)
         # Of a task that has ended all is known up to where the read model is; what comes after that is still looked at.
         parts = [(begin, rows[0].sequence), (reached.sequence + 1, None)] if rows else [(begin, None)]
-        found: list[_Found] = []
+        found = []
         events: list[tuple[int, Event]] = []
-        for first, last in parts:
-            for record in history.read(first, last):
-                if found and record.first <= found[-1].record.first:
-                    continue
-                if (one := _of_task(task, record, events)) is not None:
-                    found.append(one)
-                    if isinstance(events[-1][1], TaskCompleted | TaskCanceled):
-                        return _whole(task, found, events)
+        for record in chain.from_iterable(history.read(first, last) for first, last in parts):
+            if found and record.first <= found[-1].record.first:
+                continue
+            if (one := _of_task(task, record, events)) is not None:
+                found.append(one)
+                if isinstance(events[-1][1], TaskCompleted | TaskCanceled):
+                    break
+        # Otherwise its id was made by a clock that was ahead.
         if any(isinstance(event, TaskSubmitted) for _, event in events):
-            return _whole(task, found, events)
+            return found, events
+    if found:
+        raise TrailMissing(f"there is no trail of task {task}: its submission is older than what is kept")
     begins = history.base().next
     raise TrailMissing(
         f"there is no trail of task {task}: journal and archive, which begin with event {begins:,}, do not have its submission"
     )
-
-
-def _whole(
-    task: str, found: list[_Found], events: list[tuple[int, Event]]
-) -> tuple[list[_Found], list[tuple[int, Event]]]:
-    if not any(isinstance(event, TaskSubmitted) for _, event in events):
-        raise TrailMissing(f"there is no trail of task {task}: its submission is older than what is kept")
-    return found, events
 
 
 def _of_task(task: str, record: Record, events: list[tuple[int, Event]]) -> _Found | None:
@@ -128,7 +124,7 @@ def _story(events: list[tuple[int, Event]], payloads: dict[str, bytes]) -> tuple
     contents = {bytes.fromhex(digest): content for digest, content in payloads.items()}
     for time_ns, event in events:
         recollection.take(event, contents, time_ns)
-    return tuple(line for task in recollection.tasks() for line in story_of_task(task))
+    return tuple(line for task in recollection.tasks() for line in story_of_task(task, events))
 
 
 class _Anchors:

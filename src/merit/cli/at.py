@@ -41,6 +41,7 @@ READING: Final = frozenset(
         "capability list",
         "capability show",
         "rollout status",
+        "supervision show",
         "queue list",
         "queue show",
         "queue limits",
@@ -55,7 +56,7 @@ READING: Final = frozenset(
 _SAY_S: Final = 0.5
 _SAY_AGAIN_S: Final = 0.1
 _AGO: Final = re.compile(r"-[\d.]", re.ASCII)
-_UNKNOWN: Final = "not in the journal: who was connected, progress, what rates had used up"
+_UNKNOWN: Final = "not in the journal: who was connected and had room, progress, what rates had used up"
 
 
 class _Visit:
@@ -77,6 +78,7 @@ class _Visit:
         """See ``Visited.server``. Raises ``CliError``."""
         from merit.app.past import cell_at, local_time
         from merit.app.past_server import served
+        from merit.cli.journal_errors import explained
 
         context = click.get_current_context()
         if context.get_parameter_source("server") is ParameterSource.COMMANDLINE:
@@ -105,6 +107,7 @@ def visit(when: datetime | int, state: Path, store: str = "") -> Iterator[None]:
     # Here and above: `merit task list` has the option, and usually no use for all this.
     from merit.app.past import instant_after, instant_at
     from merit.app.stores import open_stores
+    from merit.cli.journal_errors import explained
     from merit.sdk.options import time_ns_of
 
     with ExitStack() as stack:
@@ -123,31 +126,8 @@ def visit(when: datetime | int, state: Path, store: str = "") -> Iterator[None]:
             yield
 
 
-@contextmanager
-def explained() -> Iterator[None]:
-    """What cannot be read of the past is the command's error."""
-    from merit.app.past import NotThere
-    from merit.core.codec import UnreadableEvent
-    from merit.core.lifecycles import IllegalTransition
-    from merit.ports.journal import JournalCorrupt, JournalError
-    from merit.ports.snapshots import SnapshotUnavailable
-
-    try:
-        yield
-    except NotThere as error:
-        raise CliError("no_such_moment", str(error), output.USAGE) from error
-    except JournalCorrupt as error:
-        raise CliError("journal_damaged", str(error), output.FAILED, sequence=error.sequence) from error
-    except (UnreadableEvent, IllegalTransition) as error:
-        raise CliError("journal_unreadable", str(error), output.FAILED) from error
-    except (JournalError, SnapshotUnavailable) as error:
-        raise CliError("journal_unavailable", str(error), output.USAGE) from error
-    except ValueError as error:
-        raise CliError("usage", str(error), output.USAGE) from error
-
-
 class FoldNews:
-    """Says on stderr how far a fold is, if that takes long and somebody sees it.
+    """Says on stderr how far a fold is, if that takes long and somebody sees it; ``first``: with which event it began.
 
     Args:
         last: the event with which it ends.
@@ -157,8 +137,11 @@ class FoldNews:
         self._last = last
         self._next_s = time.monotonic() + _SAY_S
         self._said = False
+        self.first: int | None = None
 
     def __call__(self, sequence: int) -> None:
+        if self.first is None:
+            self.first = sequence
         if time.monotonic() >= self._next_s and sys.stderr.isatty():
             self._next_s, self._said = time.monotonic() + _SAY_AGAIN_S, True
             sys.stderr.write(f"\rmerit: the journal is replayed: {sequence:,} of {self._last:,} events\x1b[K")
@@ -196,8 +179,8 @@ class _At(MeritCommand):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         place = 0
-        while place < len(args) and args[place] in ("--state", "--store"):
-            place += 2
+        while place < len(args) and args[place].partition("=")[0] in ("--state", "--store"):
+            place += 1 if "=" in args[place] else 2
         if place < len(args) and _AGO.match(args[place]):
             args = [*args[:place], "--", *args[place:]]
         return super().parse_args(ctx, args)

@@ -69,6 +69,12 @@ _OPTIONS: Final[dict[str, tuple[click.ParamType[Any], str]]] = {
     "fence_pairs": (_COUNT, "Comparisons of appends that ask who leads with such that do not."),
     "fence_appends": (_COUNT, "Appends whose time is measured, each time."),
     "takeovers": (_COUNT, "Leaders that are killed or stopped."),
+    "seeds": (_COUNT, "Simulations of each kind."),
+    "full": (click.BOOL, "200 simulations of each kind, and everything at full size: minutes instead of seconds."),
+    "data": (
+        click.Path(path_type=Path, exists=True, file_okay=False),
+        "Directory with sets of labels by crowds; by default synthetic ones are made.",
+    ),
     "soak_s": (Duration(), "Instead of all else: look at memory under load for so long."),
 }
 _OF: Final = {
@@ -121,6 +127,7 @@ _OF: Final = {
         "workers",
         "concurrency",
     ),
+    "merit": ("seeds", "full", "data"),
 }
 _ABOUT: Final = {
     "throughput": "How many no-op tasks a second go through, and what each costs.",
@@ -131,6 +138,7 @@ _ABOUT: Final = {
     "queue": "What a tenant with a million tasks costs the others, what limits cost, and how late delayed tasks are.",
     "fleet": "What strategies cost, how the default compares with one queue for all, and how busy unary workers are kept.",
     "memory": "What the follower costs, how fast it is, how fast search is, and what PostgreSQL does.",
+    "merit": "Whether cheaters are found out, honest workers left alone, and bad results kept away. In virtual time.",
 }
 
 
@@ -148,6 +156,7 @@ def _options(fields: tuple[str, ...]) -> list[click.Parameter]:
             default=getattr(_DEFAULT, field) or None,
             show_default=bool(getattr(_DEFAULT, field)),
             multiple=isinstance(getattr(_DEFAULT, field), tuple),
+            is_flag=isinstance(getattr(_DEFAULT, field), bool),
             help=_OPTIONS[field][1],
         )
         for field in fields

@@ -8,18 +8,22 @@ from typing import Any, Final
 
 import click
 import msgspec
+import yaml
 
-from merit.cli import output
+from merit.cli import output, present
 from merit.cli.client import ask
 from merit.cli.command import MeritCommand, MeritGroup, connect_option, json_option, server_option
 from merit.cli.output import CliError, note, table, write_json, write_lines
+from merit.cli.settings_file import read_settings
 from merit.cli.values import Pair, span
 from merit.model.limits import PROBES_MAX
+from merit.sdk.audits import Audit
 from merit.sdk.client import AsyncClient
 from merit.sdk.fleet_operations import AdmissionProbe
 
 _ENDS: Final = (output.FAILED, output.UNREACHABLE)
 _PROBE_FILE_BYTES_MAX: Final = 1024 * 1024
+_SOFT: Final = ("with_room", "usual_s")
 _SET_FOR: Final = {"DEFAULT": "the default", "SYSTEM": "set for all", "CAPABILITY": "set for it"}
 
 
@@ -38,7 +42,7 @@ def list_capabilities(server: str, connect_timeout_s: float, as_json: bool) -> N
     async def work(client: AsyncClient) -> list[dict[str, Any]]:
         return await client.operations.fleet.capabilities()
 
-    found = ask(server, work, connect_timeout_s)
+    found = [present.then(view, *_SOFT) for view in ask(server, work, connect_timeout_s)]
     if as_json:
         write_json({"capabilities": found})
     elif found:
@@ -58,10 +62,10 @@ def list_capabilities(server: str, connect_timeout_s: float, as_json: bool) -> N
                 view["name"],
                 _versions(view),
                 view["workers"],
-                view["with_room"],
+                present.shown(view["with_room"]),
                 view["pending"],
                 view["running"],
-                span(view["usual_s"]) if view["usual_s"] is not None else None,
+                present.shown(span(view["usual_s"]) if view["usual_s"] is not None else None),
                 view["allocation"]["strategy"],
                 _rollout(view["rollout"]),
             ]
@@ -83,7 +87,7 @@ def show_capability(name: str, server: str, connect_timeout_s: float, as_json: b
     async def work(client: AsyncClient) -> dict[str, Any]:
         return await client.operations.fleet.capability(name)
 
-    view = ask(server, work, connect_timeout_s)
+    view = present.then(ask(server, work, connect_timeout_s), *_SOFT)
     if as_json:
         write_json(view)
     else:
@@ -96,7 +100,8 @@ def _story(view: dict[str, Any]) -> Iterator[str]:
         yield f"{'description':12}{view['description']}"
     if view["versions"]:
         yield f"{'versions':12}{_versions(view)}"
-    yield f"{'workers':12}{view['workers']:,}, {view['with_room']:,} with room"
+    room = "it is not known how many" if view["with_room"] is None else f"{view['with_room']:,}"
+    yield f"{'workers':12}{view['workers']:,}, {room} with room"
     yield f"{'pending':12}{view['pending']:,}{', and the queue is paused' if view['paused'] else ''}"
     yield f"{'running':12}{view['running']:,}"
     if view["usual_s"] is not None:
@@ -228,6 +233,56 @@ def _read_probes(file: Path) -> list[AdmissionProbe]:
     if not 1 <= len(probes) <= PROBES_MAX:
         raise CliError("invalid", f"{file}: {len(probes)} probes; 1 to {PROBES_MAX} are allowed", output.USAGE)
     return probes
+
+
+@capability.command(
+    "audit",
+    cls=MeritCommand,
+    example="""
+    merit capability audit invoice audit.yaml
+    merit capability audit invoice --show
+    merit capability audit invoice --none
+    """,
+    codes=_ENDS,
+)
+@click.argument("name", metavar="CAPABILITY")
+@click.argument("file", metavar="[FILE]", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--show", is_flag=True, help="Say what is set, as such a file.")
+@click.option("--none", "nothing", is_flag=True, help="Results are not looked at any more.")
+@server_option
+@connect_option
+@json_option
+def audit(
+    name: str, file: Path | None, show: bool, nothing: bool, server: str, connect_timeout_s: float, as_json: bool
+) -> None:
+    """Say how the results of a capability are looked at from now on.
+
+    FILE is YAML or JSON: "schema" or "declared: true", "rules" with "name", "expression" (CEL over result, parameters, task
+    and wall_s), "message" and "severity" (fail, warn), "auditors", "evidence", "log" with "required" and "errors", "norm_s".
+    A result that does not pass is not accepted, and its task is tried again elsewhere.
+
+    Others are asked about a sample, by reputation: "copies" of different workers with "comparison", or a "judge" (a
+    capability); "floor", "newcomer_tasks", "timeout_s", "retries" and "on_broken" (reject, accept) say more about that. "gold"
+    ("parameters", "expected") with "gold_share" mixes tasks with known results among the others.
+    """
+    if (file is not None) + show + nothing != 1:
+        raise click.UsageError("give a FILE; or --show, or --none, and nothing else")
+    wanted = read_settings(file, Audit, "merit capability audit") if file is not None else None
+
+    async def work(client: AsyncClient) -> Audit | None:
+        fleet = client.operations.fleet
+        if show:
+            return await fleet.audit(name)
+        await fleet.set_audit(name, wanted)
+        return wanted
+
+    found = ask(server, work, connect_timeout_s)
+    view = found.view() if found is not None else None
+    if show and not as_json:
+        write_lines(yaml.safe_dump(view, sort_keys=False, allow_unicode=True).splitlines())
+    else:
+        said = "results are not looked at" if view is None else f"results are looked at: {', '.join(view) or 'norm_s'}"
+        _say({"capability": name, "audit": view}, f"{name}: {said}", as_json=as_json)
 
 
 def _versions(view: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ from merit.cli.command import (
     yes_option,
 )
 from merit.cli.output import CliError, note, printable, table, write_json, write_lines
+from merit.cli.reviewed import whole
 from merit.cli.task_filter import PAGE, ask_before, check_chosen, counted, filter_options, words
 from merit.cli.task_story import story
 from merit.cli.task_table import cut, terminal_width
@@ -109,7 +110,7 @@ def show_dead(task_id: str, server: str, connect_timeout_s: float, as_json: bool
     checked_id(task_id)
 
     async def work(client: AsyncClient) -> dict[str, Any]:
-        view = await client.task(task_id)
+        view = await whole(client, task_id)
         if view["state"] != TaskState.DEAD.name:
             message = f"task {task_id} is {view['state']}, not dead: merit task show {task_id}"
             raise CliError("not_dead", message, output.FAILED, id=task_id)

@@ -1,4 +1,4 @@
-"""`merit explain`: why a task went to whom, or what it waits for."""
+"""`merit explain`: why a task went to whom, or what it waits for; why something was decided about a worker."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import click
 from merit.cli import output
 from merit.cli.client import ask, checked_id
 from merit.cli.command import MeritCommand, connect_option, json_option, server_option
+from merit.cli.conduct import decision_story
 from merit.cli.output import note, table, write_json, write_lines
 from merit.sdk.client import AsyncClient
 
@@ -23,10 +24,11 @@ _WORKERS_MAX: Final = 10_000
     example="""
     merit explain ID
     merit explain ID --attempt 1 --workers 1000
+    merit explain 4711
     """,
     codes=(output.FAILED, output.UNREACHABLE),
 )
-@click.argument("task_id", metavar="ID")
+@click.argument("about", metavar="ID|DECISION")
 @click.option(
     "--attempt", type=click.IntRange(1), help="Which one.  [default: the last; of a task that waits, what it waits for]"
 )
@@ -42,19 +44,25 @@ _WORKERS_MAX: Final = 10_000
 @connect_option
 @json_option
 def explain(
-    task_id: str, attempt: int | None, workers_max: int, server: str, connect_timeout_s: float, as_json: bool
+    about: str, attempt: int | None, workers_max: int, server: str, connect_timeout_s: float, as_json: bool
 ) -> None:
     """Which workers were looked at for a task, why each was ruled out, and the figures of the rest.
 
     For a task that waits it is asked now. For one that was given to a worker the journal is replayed to just before that,
     and the rules are asked again: exit code 1 if they choose differently.
+
+    A number is that of a decision about a worker, as `merit worker show` and the journal have it: what it went by, and what
+    followed.
     """
-    checked_id(task_id)
+    if about.isascii() and about.isdecimal():
+        _explain_decision(int(about), server, connect_timeout_s, as_json=as_json)
+        return
+    checked_id(about)
     progress = _ReplayNotes()
 
     async def work(client: AsyncClient) -> dict[str, Any]:
         return await client.operations.fleet.explain(
-            task_id, attempt=attempt or 0, workers_max=workers_max, progress=progress
+            about, attempt=attempt or 0, workers_max=workers_max, progress=progress
         )
 
     view = ask(server, work, connect_timeout_s)
@@ -68,6 +76,17 @@ def explain(
             "The journal was written by another version of Merit or of a strategy, or this is a defect: please report it"
         )
         raise click.exceptions.Exit(output.FAILED)
+
+
+def _explain_decision(decision: int, server: str, connect_timeout_s: float, *, as_json: bool) -> None:
+    async def work(client: AsyncClient) -> dict[str, Any]:
+        return await client.operations.fleet.decision(decision)
+
+    view = ask(server, work, connect_timeout_s)
+    if as_json:
+        write_json(view)
+    else:
+        write_lines(decision_story(view))
 
 
 class _ReplayNotes:

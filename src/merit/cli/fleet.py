@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime
 from functools import wraps
@@ -12,17 +13,18 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from merit.cli import output
+from merit.cli import conduct, output, present
 from merit.cli.at import at_option
 from merit.cli.client import ask
-from merit.cli.command import MeritCommand, connect_option, json_option, server_option, yes_option
+from merit.cli.command import MeritCommand, again, connect_option, json_option, server_option, yes_option
 from merit.cli.output import CliError, add_item, begin_list, note, table, write_json, write_lines
+from merit.cli.task_filter import PAGE
 from merit.cli.task_table import cut
-from merit.cli.values import Duration, span
+from merit.cli.values import Duration, Moment, span
 from merit.core.standing import Standing
 from merit.sdk.amounts import quantity
 from merit.sdk.client import AsyncClient
-from merit.sdk.fleet_operations import WorkerWhere
+from merit.sdk.fleet_operations import WorkerPage, WorkerWhere
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -45,20 +47,45 @@ _FILTER: Final = (
         help="Only in this; may be repeated.  [default: all but gone]",
     ),
     click.option("--tenant", default="", help="Only those that take its tasks."),
+    click.option("--name", default="", help="Only those whose name begins so."),
+)
+_GONE: Final = (
+    click.option("--gone", is_flag=True, help="Those that are gone, as long as they are remembered: --state gone."),
+    click.option(
+        "--left-since", "left_from", type=Moment(-1), help="Only gone ones that left then or later, such as 2h."
+    ),
+    click.option("--left-until", "left_to", type=Moment(-1), help="Only gone ones that left before."),
 )
 
 
-def _filter_options(function: Function) -> Function:
+def _filter_options(*options: Callable[[Function], Function]) -> Callable[[Function], Function]:
     """Which workers, together as the argument ``where`` of the command."""
 
-    @wraps(function)
-    def command(**given: Any) -> Any:
-        return function(where=WorkerWhere(**{name: given.pop(name) for name in WorkerWhere.__struct_fields__}), **given)
+    def decorate(function: Function) -> Function:
+        @wraps(function)
+        def command(**given: Any) -> Any:
+            if given.pop("gone", False):
+                given["states"] = (*given["states"], "gone")
+            chosen = {name: given.pop(name) for name in WorkerWhere.__struct_fields__ if name in given}
+            return function(where=WorkerWhere(**chosen), **given)
 
-    decorated: Any = command
-    for option in reversed(_FILTER):
-        decorated = option(decorated)
-    return decorated  # type: ignore[no-any-return]  # what click.option gives back is the function that it was given
+        decorated: Any = command
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated  # type: ignore[no-any-return]  # what click.option gives back is the function that it was given
+
+    return decorate
+
+
+def _words(where: WorkerWhere) -> list[str]:
+    """The filter as it would be given on the command line."""
+    texts = {"--capability": where.capability, "--versions": where.versions, "--tenant": where.tenant}
+    texts |= {"--name": where.name}
+    moments = {"--left-since": where.left_from, "--left-until": where.left_to}
+    texts |= {option: moment.isoformat() for option, moment in moments.items() if moment}
+    said = [word for option, text in texts.items() if text for word in (option, text)]
+    said += [word for tag in where.tags for word in ("--tag", tag)]
+    return said + [word for state in where.states for word in ("--state", state)]
 
 
 @click.command(
@@ -67,48 +94,74 @@ def _filter_options(function: Function) -> Function:
     example="""
     merit worker list
     merit worker list --capability render --versions '>=1.2,<2' --state idle --state busy
+    merit worker list --gone --capability render --left-since 7d
     """,
     codes=_ENDS,
 )
-@_filter_options
+@_filter_options(*_FILTER, *_GONE)
+@click.option("--limit", type=click.IntRange(1), help="So many at most.  [default: all]")
+@click.option("--cursor", default="", help="Where to go on, as the page before it said.")
 @at_option
 @server_option
 @connect_option
 @json_option
-def list_worker(where: WorkerWhere, server: str, connect_timeout_s: float, as_json: bool) -> None:
+def list_worker(
+    where: WorkerWhere, limit: int | None, cursor: str, server: str, connect_timeout_s: float, as_json: bool
+) -> None:
     """The workers of the fleet: how they are, what they offer, what they have and have done."""
 
-    async def work(client: AsyncClient) -> list[dict[str, Any]]:
-        return await client.operations.fleet.workers(where)
+    async def work(client: AsyncClient) -> WorkerPage:
+        workers: list[dict[str, Any]] = []
+        lacking, at = "", cursor
+        while True:
+            wanted = PAGE if limit is None else min(limit - len(workers), PAGE)
+            page = await client.operations.fleet.worker_page(where, limit=wanted, cursor=at)
+            workers += page.workers
+            lacking, at = lacking or page.lacking, page.next_cursor
+            if not at or len(workers) == limit:
+                return WorkerPage(workers, at, lacking)
 
-    workers = ask(server, work, connect_timeout_s)
+    found = ask(server, work, connect_timeout_s)
+    if found.lacking:
+        note(f"merit: {found.lacking}")
+    workers = [present.then(view, "room") for view in found.workers]
     if as_json:
-        write_json({"workers": workers})
+        write_json({"workers": workers, "next_cursor": found.next_cursor, "lacking": found.lacking})
     elif workers:
-        columns = (
-            "worker",
-            "state",
-            "contract",
-            "offers",
-            "attempts",
-            "at once",
-            "room",
-            "completed",
-            "failed",
-            "reason",
-        )
-        names = ("attempts", "concurrency", "room", "completed", "failed", "reason")
-        rows = [
-            [
-                *(view[name] for name in ("id", "state", "contract")),
-                cut(_offers(view), _OFFERS_LENGTH_MAX),
-                *(view[name] for name in names),
-            ]
-            for view in workers
-        ]
-        write_lines(table(columns, rows))
+        write_lines(_table(workers))
     else:
-        note("merit: no such workers; start one with: merit worker MODULE")
+        said = shlex.join(_words(where))
+        note(f"merit: no such workers{': ' if said else ''}{said}; start one with: merit worker MODULE")
+    if found.next_cursor and not as_json:
+        more = again(["worker", "list", *_words(where), "--limit", str(limit), "--cursor", found.next_cursor], server)
+        note(f"more: {shlex.join(more)}")
+
+
+_SHOWN: Final[Mapping[str, Callable[[dict[str, Any]], object]]] = {
+    "room": lambda view: present.shown(view["room"]),
+    "score": lambda view: conduct.points(view["score"]),
+    "factor": lambda view: None if view["factor"] is None else f"{view['factor']:g}",
+    "reputation": lambda view: conduct.reputation(view["reputation"]),
+    "special": conduct.special,
+}
+
+
+def _table(workers: list[dict[str, Any]]) -> list[str]:
+    columns = {"attempts": "attempts", "concurrency": "at once", "room": "room"}
+    columns |= {"completed": "completed", "failed": "failed"}
+    columns |= {"score": "score", "factor": "factor", "reputation": "reputation"}
+    columns |= {"special": "special"} if any(map(conduct.special, workers)) else {}
+    columns |= {"left": "left"} if any(view["left"] for view in workers) else {}
+    columns |= {"reason": "reason"}
+    rows = [
+        [
+            *(view[name] for name in ("id", "state", "contract")),
+            cut(_offers(view), _OFFERS_LENGTH_MAX),
+            *(_SHOWN[name](view) if name in _SHOWN else view[name] for name in columns),
+        ]
+        for view in workers
+    ]
+    return table(("worker", "state", "contract", "offers", *columns.values()), rows)
 
 
 @click.command("show", cls=MeritCommand, example="merit worker show w1", codes=_ENDS)
@@ -118,12 +171,12 @@ def list_worker(where: WorkerWhere, server: str, connect_timeout_s: float, as_js
 @connect_option
 @json_option
 def show_worker(worker_id: str, server: str, connect_timeout_s: float, as_json: bool) -> None:
-    """Everything about one worker: what it is, what it offers and how fast, what it has in hand."""
+    """Everything about one worker: what it is, what it offers and how fast, how it stands and why, what it has in hand."""
 
     async def work(client: AsyncClient) -> dict[str, Any]:
         return await client.operations.fleet.worker(worker_id)
 
-    view = ask(server, work, connect_timeout_s)
+    view = present.then(ask(server, work, connect_timeout_s), "room")
     if as_json:
         write_json(view)
     else:
@@ -134,9 +187,9 @@ def _story(view: dict[str, Any]) -> Iterator[str]:
     for name, heading in (("id", "worker"), *((name, name) for name in ("state", "reason", "contract", "address"))):
         if view[name]:
             yield f"{heading:12}{view[name]}"
-    for name in ("first", "joined", "seen"):
+    for name in ("first", "joined", "seen", "left"):
         if view[name]:
-            yield f"{name:12}{view[name]}"
+            yield f"{name:12}{view[name]}{', lost' if name == 'left' and view['lost'] else ''}"
     for name in ("tags", "tenants", "words"):
         if view[name]:
             yield f"{name:12}{', '.join(view[name])}"
@@ -146,12 +199,18 @@ def _story(view: dict[str, Any]) -> Iterator[str]:
             f"{name} {quantity(used.get(name, 0))} of {quantity(amount)}" for name, amount in view["capacity"].items()
         )
         yield f"{'in use':12}{', '.join(shown)}"
-    yield f"{'attempts':12}{view['attempts']:,} of {view['concurrency']:,} at once; room for {view['room']:,} more"
-    yield f"{'done':12}{view['completed']:,} completed, {view['failed']:,} failed"
+    if not view["left"]:
+        room = "not known" if view["room"] is None else f"for {view['room']:,} more"
+        yield f"{'attempts':12}{view['attempts']:,} of {view['concurrency']:,} at once; room {room}"
+    if view["completed"] is not None:
+        yield f"{'done':12}{view['completed']:,} completed, {view['failed']:,} failed"
     if view["capabilities"]:
         yield ""
-        columns = ("offers", "version", "takes", "measured", "cost", "likes it", "needs")
+        columns = ("offers", "version", "takes", "measured", "reputation", "cost", "likes it", "needs")
         yield from table(columns, [_offer_row(offer) for offer in view["capabilities"]])
+    if view["factor"] is not None:
+        yield ""
+        yield from conduct.standing_story(view)
     if view["tasks"]:
         yield ""
         yield f"{'tasks':12}{view['tasks'][0]}"
@@ -166,6 +225,7 @@ def _offer_row(offer: dict[str, Any]) -> list[Any]:
         offer["version"],
         span(offer["took_s"]) if offer["took_s"] is not None else None,
         offer["measured"],
+        conduct.reputation(offer["reputation"]),
         f"{offer['cost']:g}" if offer["cost"] else None,
         f"{offer['preference']:g}",
         ", ".join(needs),
@@ -173,7 +233,9 @@ def _offer_row(offer: dict[str, Any]) -> list[Any]:
 
 
 def _offers(view: dict[str, Any]) -> str:
-    return " ".join(f"{offer['name']}@{offer['version']}" for offer in view["capabilities"])
+    return " ".join(
+        f"{one['name']}@{one['version']}" if one["version"] else one["name"] for one in view["capabilities"]
+    )
 
 
 @click.command(
@@ -185,7 +247,7 @@ def _offers(view: dict[str, Any]) -> str:
     """,
     codes=_ENDS,
 )
-@_filter_options
+@_filter_options(*_FILTER)
 @click.option("--for", "for_s", type=Duration(), help="How long to watch.  [default: until Ctrl-C]")
 @server_option
 @connect_option
@@ -295,6 +357,9 @@ def remove_worker(worker_id: str, reason: str, yes: bool, server: str, connect_t
             raise CliError("declined", "nothing was done", output.FAILED)
     _order(server, connect_timeout_s, lambda client: client.operations.fleet.remove_worker(worker_id, reason))
     _say({"worker": worker_id, "removed": True, "reason": reason}, f"{worker_id} removed", as_json=as_json)
+
+
+retire_worker = remove_worker
 
 
 @click.command("tell", cls=MeritCommand, example="merit worker tell w1 RESET", codes=_ENDS)

@@ -16,8 +16,9 @@ import msgspec
 from merit.app.stores import Stores, open_stores
 from merit.cli import output
 from merit.cli.command import MeritCommand, MeritGroup, json_option, state_option, store_option
+from merit.cli.journal_errors import explained, journal_error
 from merit.cli.journal_replay import replay
-from merit.cli.journal_trail import check, explained, export, journal_error, key, keys_option
+from merit.cli.journal_trail import check, export, key, keys_option
 from merit.cli.output import note, write_json, write_lines
 from merit.core.codec import UnreadableEvent, decode_event
 from merit.core.story import plain

@@ -15,8 +15,9 @@ from merit.app.comparing import compare_snapshots
 from merit.app.past import Instant, fold_until, instant_after, instant_at, local_time
 from merit.app.stores import open_stores
 from merit.cli import output
-from merit.cli.at import FoldNews, explained
+from merit.cli.at import FoldNews
 from merit.cli.command import MeritCommand, json_option, state_option, store_option
+from merit.cli.journal_errors import explained
 from merit.cli.output import CliError, note, write_json, write_lines
 from merit.cli.past_time import PastTime
 from merit.core.codec import state_digest
@@ -90,13 +91,12 @@ def _instant(reader: JournalReader, snapshots: SnapshotStore, when: datetime | i
 
 def _replayed(reader: JournalReader, snapshots: SnapshotStore, instant: Instant) -> dict[str, Any]:
     news, began_s = FoldNews(instant.sequence), time.perf_counter()
-    snapshot = snapshots.latest(instant.sequence)
     state = fold_until(reader, snapshots, instant.sequence, news)
     news.end()
     return {
         "sequence": instant.sequence,
         "time": local_time(instant.time_ns),
-        "snapshot": snapshot.sequence if snapshot is not None else None,
+        "snapshot": news.first or None,
         "replayed_s": round(time.perf_counter() - began_s, 3),
         **_numbers(state),
         "digest": state_digest(state),

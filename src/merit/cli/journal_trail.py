@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,18 +13,15 @@ import click
 import msgspec
 
 from merit.app.stores import Stores, open_stores
-from merit.app.trail_export import TrailMissing, export_trail
+from merit.app.trail_export import export_trail
 from merit.cli import output
 from merit.cli.command import Function, MeritCommand, json_option, state_option, store_option
+from merit.cli.journal_errors import explained
 from merit.cli.output import CliError, note, write_json, write_lines
-from merit.core.codec import UnreadableEvent
 from merit.core.trails import CheckedTrail, TrailInvalid, check_trail
 from merit.model.ids import is_task_id
-from merit.model.record import JournalCorrupt, JournalError
 from merit.model.trail import encode_trail
-from merit.ports.archive import ArchiveUnavailable
 from merit.ports.read_model import ReadModelReader, ReadModelUnavailable
-from merit.ports.signer import SignerUnavailable
 from merit.storage.durable_files import write_durably
 from merit.storage.key_file import KeyFile, read_public_key
 
@@ -49,6 +45,8 @@ class PublicKey(click.ParamType):  # type: ignore[type-arg]  # older versions of
         try:
             with Path(value).open(encoding="utf-8") as file:
                 return read_public_key(file.read(_KEY_CHARACTERS_MAX))
+        except UnicodeDecodeError:
+            self.fail(f"{value} is no text: a key is 64 hexadecimal digits, or a file with them or in PEM", param, ctx)
         except OSError as error:
             self.fail(f"{value!r} is neither a key of 64 hexadecimal digits nor a file: {error.strerror}", param, ctx)
         except ValueError as error:
@@ -60,34 +58,6 @@ def keys_option(function: Function) -> Function:
     return click.option(
         "--key", "keys", type=PublicKey(), multiple=True, help="Public key of the control plane; several are possible."
     )(function)
-
-
-@contextlib.contextmanager
-def explained() -> Iterator[None]:
-    """What cannot be read is the command's error."""
-    try:
-        yield
-    except (JournalError, UnreadableEvent) as error:
-        raise journal_error(error) from error
-    except ArchiveUnavailable as error:
-        raise CliError("archive_unavailable", str(error), output.USAGE) from error
-    except SignerUnavailable as error:
-        raise CliError("key_unavailable", str(error), output.USAGE) from error
-    except TrailInvalid as error:
-        raise CliError("trail_invalid", f"what the journal has is no proof: {error}", output.FAILED) from error
-    except TrailMissing as error:
-        raise CliError("no_such_trail", str(error), output.FAILED) from error
-    except ValueError as error:
-        raise CliError("usage", str(error), output.USAGE) from error
-
-
-def journal_error(error: JournalError | UnreadableEvent) -> CliError:
-    """What the commands that read a journal say of it."""
-    if isinstance(error, JournalCorrupt):
-        return CliError("journal_damaged", str(error), output.FAILED, sequence=error.sequence)
-    if isinstance(error, UnreadableEvent):
-        return CliError("journal_unreadable", str(error), output.FAILED)
-    return CliError("journal_unavailable", str(error), output.USAGE)
 
 
 @click.command(

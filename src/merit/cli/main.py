@@ -21,8 +21,9 @@ COMMANDS: Final = {
     "map": "Run a capability on each line of a file.",
     "task": "List, show, follow and cancel tasks.",
     "capability": "Capabilities: who offers them, who is chosen, who is admitted.",
+    "supervision": "Rewards and punishments: by which numbers, objectives.",
     "rollout": "New versions: a share of the tasks, compared with the others.",
-    "explain": "Why a task went to whom, or what it waits for.",
+    "explain": "Why a task went to whom, or a worker was rewarded or punished.",
     "queue": "Queues: what waits, pauses, limits, shares of tenants.",
     "dead": "Tasks that failed for good: look, try again, purge.",
     "schedule": "Tasks that come again and again.",
@@ -31,6 +32,7 @@ COMMANDS: Final = {
     "journal": "Verify the journal, or show what is in it.",
     "bench": "Measure this machine.",
     "lab": "Simulate: many worlds in virtual time.",
+    "scenario": "What rewards and punishments come to, in virtual time.",
 }
 """Each stands in ``merit.cli.<name>`` under that name; its module is loaded when it is asked for, so that ``--help`` of
 one does not wait for all."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Visited(NamedTuple):
@@ -32,6 +32,21 @@ def visited() -> Visited | None:
 def now() -> datetime:
     """The present: durations count from it."""
     return _Present.visited.moment if _Present.visited is not None else datetime.now(UTC)
+
+
+def then(view: dict[str, Any], *soft: str) -> dict[str, Any]:
+    """What is told of something; of the past without what stands in no journal, which is None then.
+
+    Args:
+        view: as the control plane tells it.
+        soft: what only a control plane that runs knows.
+    """
+    return {**view, **dict.fromkeys(soft)} if visited() is not None else view
+
+
+def shown(value: object) -> object:
+    """For a table: of the past, what is not known is a question mark, and not nothing."""
+    return "?" if value is None and visited() is not None else value
 
 
 @contextmanager

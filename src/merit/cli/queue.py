@@ -29,7 +29,7 @@ def queue() -> None:
 @connect_option
 @json_option
 def list_queues(server: str, connect_timeout_s: float, as_json: bool) -> None:
-    """All queues: what is pending and running, how many workers, since when the oldest waits, pauses and limits."""
+    """All queues: what is pending, running and audited, how many workers, since when the oldest waits, pauses and limits."""
 
     async def work(client: AsyncClient) -> list[dict[str, Any]]:
         return await client.operations.queues()
@@ -38,10 +38,10 @@ def list_queues(server: str, connect_timeout_s: float, as_json: bool) -> None:
     if as_json:
         write_json({"queues": queues})
     elif queues:
-        columns = ("capability", "pending", "running", "workers", "oldest", "paused", "limits")
+        columns = ("capability", "pending", "running", "auditing", "workers", "oldest", "paused", "limits")
         rows = [
             [
-                *(view[name] for name in columns[:4]),
+                *(view[name] for name in columns[:5]),
                 span(view["oldest_age_s"]) if view["pending"] else None,
                 (view["pause_reason"] or "yes") if view["paused"] else None,
                 "; ".join(_terms(rule) for rule in view["rules"]),
@@ -76,7 +76,7 @@ def show_queue(capability: str, server: str, connect_timeout_s: float, as_json: 
 
 
 def _story(view: dict[str, Any]) -> Iterator[str]:
-    for name in ("capability", "pending", "running", "workers"):
+    for name in ("capability", "pending", "running", "auditing", "workers"):
         yield f"{name:12}{view[name]:,}" if isinstance(view[name], int) else f"{name:12}{view[name]}"
     if view["pending"]:
         yield f"{'oldest':12}{span(view['oldest_age_s'])}"

@@ -25,6 +25,7 @@ from merit.cli.command import (
 from merit.cli.following import NOT_RUNNING, explained, follow
 from merit.cli.output import CliError, add_item, begin_list, note, write_json, write_lines
 from merit.cli.present import now
+from merit.cli.reviewed import whole
 from merit.cli.submit import result_view, write_result
 from merit.cli.task_filter import PAGE, ask_before, check_chosen, counted, filter_options, words
 from merit.cli.task_story import story
@@ -55,6 +56,7 @@ def task() -> None:
     codes=(output.FAILED, output.UNREACHABLE),
 )
 @filter_options(states=tuple(TaskState), tenant=True)
+@click.option("--reviews", is_flag=True, help="Also those by which results of others are looked at.")
 @click.option("--limit", type=click.IntRange(1, PAGE), default=50, show_default=True, help="So many at most.")
 @click.option("--cursor", default="", help="Where to go on, as the page before it said.")
 @click.option("--all", "whole", is_flag=True, help="All of them, however many.")
@@ -71,6 +73,7 @@ def task() -> None:
 @json_option
 def list_tasks(
     where: Where,
+    reviews: bool,
     limit: int,
     cursor: str,
     whole: bool,
@@ -81,27 +84,31 @@ def list_tasks(
 ) -> None:
     """Tasks, newest first: those that have not ended, and those that have, as long as they are remembered.
 
-    --since and --until are about when they were submitted.
+    --since and --until are about when they were submitted. With --json, sequence is the event up to which everything was
+    known when the list began, and lacking says why tasks may be missing from any part of it.
     """
+    where = replace(where, reviews=reviews)
 
     async def work(client: AsyncClient) -> tuple[int, Page]:
-        count, at, is_first = 0, cursor, True
+        count, at, lacking = 0, cursor, ""
+        first: Page | None = None
         while True:
             wanted = PAGE if whole else limit - count
             page = await client.tasks(where=where, limit=wanted, cursor=at, at_least=at_least)
-            _write_page(page, as_json=as_json, is_first=is_first if as_json else not count)
-            count, at, is_first = count + len(page.tasks), page.next_cursor, False
+            _write_page(page, as_json=as_json, is_first=first is None if as_json else not count)
+            first, lacking = first or page, lacking or page.lacking
+            count, at = count + len(page.tasks), page.next_cursor
             # A page may be short, and not be the last: the search was long.
             if not at or (count >= limit and not whole):
-                return count, page
+                return count, Page([], at, first.sequence, lacking)
 
-    count, last = ask(server, work, connect_timeout_s)
-    next_cursor = last.next_cursor
+    count, listed = ask(server, work, connect_timeout_s)
+    next_cursor = listed.next_cursor
     said = words(where)
-    if last.lacking:
-        note(f"merit: {last.lacking}")
+    if listed.lacking:
+        note(f"merit: {listed.lacking}")
     if as_json:
-        write_json({"next_cursor": next_cursor, "sequence": last.sequence, "lacking": last.lacking})
+        write_json({"next_cursor": next_cursor, "sequence": listed.sequence, "lacking": listed.lacking})
     elif not count:
         note(f"merit: {'no more tasks' if cursor else 'no tasks'}{' with ' if said else ''}{shlex.join(said)}")
     elif next_cursor:
@@ -131,7 +138,7 @@ def show_task(task_id: str, server: str, connect_timeout_s: float, as_json: bool
     checked_id(task_id)
 
     async def work(client: AsyncClient) -> dict[str, Any]:
-        return await client.task(task_id)
+        return await whole(client, task_id)
 
     view = ask(server, work, connect_timeout_s)
     if as_json:

@@ -87,7 +87,8 @@ def words(where: Where) -> list[str]:
     said += ["--since", where.submitted_from.isoformat()] if where.submitted_from else []
     said += ["--until", where.submitted_to.isoformat()] if where.submitted_to else []
     said += ["--schedule", where.schedule] if where.schedule else []
-    return said + (["--worker", where.worker] if where.worker else [])
+    said += ["--worker", where.worker] if where.worker else []
+    return said + (["--reviews"] if where.reviews else [])
 
 
 def check_chosen(ids: Sequence[str], where: Where, *, all_of_them: bool = False) -> None:

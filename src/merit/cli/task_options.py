@@ -15,7 +15,7 @@ from merit.sdk.options import OptionArguments, Retry
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-_KINDS: Final = ("refused", "failed", "timed_out", "silent", "lost")
+_KINDS: Final = ("refused", "failed", "timed_out", "silent", "lost", "rejected")
 
 _OPTIONS: Final = {
     "priority": click.option(

@@ -10,7 +10,9 @@ import msgspec
 from msgspec import Struct
 
 from merit.cli.output import table
+from merit.cli.task_table import cut
 from merit.cli.values import span
+from merit.model.tasks import AttemptState, TaskState
 from merit.sdk.amounts import quantity
 from merit.sdk.outcome import Evidence
 
@@ -31,6 +33,13 @@ _DEMANDS: Final = {
     "strategy": "strategy",
     "prefers": "rather on",
 }
+_ASKED_FOR: Final = {"COPY": "a copy", "JUDGE": "a verdict"}
+_LOOKS_AT: Final = {
+    "COPY": "the result of task {of}, by doing the same once more",
+    "JUDGE": "the result of task {of}, by judging it",
+    "GOLD": "its worker: the right result is known",
+}
+_SAID_SHOWN: Final = 60
 _WAITS: Final = {"backoff_s": "first pause", "backoff_s_max": "longest pause"}
 
 
@@ -62,11 +71,14 @@ def story(view: dict[str, Any], server: str) -> Iterator[str]:
     for name in names:
         if view[name] and not (name == "why" and view["ended"] and view["why"].startswith("it is ")):
             yield f"{name:12}{view[name]}"
+    if (review := view["terms"].get("review")) is not None:
+        yield f"{'looks at':12}{_LOOKS_AT[review['kind']].format(of=review['of'])}"
     if view["after"]:
         yield f"{'after':12}{', '.join(view['after'])}"
     yield from terms_lines(view)
     if view["successor"]:
         yield f"{'tried again':12}as {view['successor']}"
+    yield from _judged(view)
     yield from _progress(view["attempts"])
     if view["parameters"] is not None:
         yield f"{'parameters':12}{content(view['parameters'])}"
@@ -82,6 +94,40 @@ def story(view: dict[str, Any], server: str) -> Iterator[str]:
         yield from _attempts(view["attempts"])
         for attempt in view["attempts"]:
             yield from _detail(attempt)
+    if view.get("reviews"):
+        yield ""
+        yield "Others were asked about its result:"
+        yield from _asked(view["reviews"])
+
+
+def _judged(view: dict[str, Any]) -> Iterator[str]:
+    """What became of a result that others were asked about."""
+    states = [attempt["state"] for attempt in view["attempts"]]
+    if not view.get("reviews") or "REPORTED" in states:
+        return
+    if view["state"] != TaskState.COMPLETED.name:
+        said = "its result is not accepted"
+    elif AttemptState.COMPLETED.name in states:
+        said = "its result is accepted"
+    else:
+        said = "another worker's answer is its result"
+    yield f"{'audit':12}{said}"
+
+
+def _asked(reviews: list[dict[str, Any]]) -> list[str]:
+    """Who was asked, and what they have said; who does not say anything has no result."""
+    columns = ("asked for", "task", "worker", "state", "said")
+    rows = [
+        [
+            _ASKED_FOR[one["terms"]["review"]["kind"]],
+            one["id"],
+            one["attempts"][-1]["worker"] if one["attempts"] else None,
+            one["state"],
+            None if one["result"] is None else cut(content(one["result"]), _SAID_SHOWN),
+        ]
+        for one in reviews
+    ]
+    return table(columns, rows)
 
 
 def bar(fraction: float) -> str:

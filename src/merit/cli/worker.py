@@ -41,9 +41,15 @@ OPERATIONS: Final = {
     "resume": "Give it tasks again.",
     "drain": "Let it finish what it holds, and leave.",
     "remove": "Take it out at once, until it is resumed.",
+    "retire": "The same as remove.",
     "tell": "Have it told a command, such as RESET.",
+    "pardon": "Take it back, or undo a decision about it.",
+    "pin": "Fix its factor.",
+    "unpin": "Let its factor change again.",
 }
-"""Each stands in ``merit.cli.fleet``, which is loaded when one is asked for: whoever works does not need it."""
+"""Each stands in ``merit.cli.fleet``, or in ``merit.cli.judging``, which are loaded when one is asked for: whoever works
+does not need them."""
+_JUDGING: Final = frozenset({"pardon", "pin", "unpin"})
 
 
 _MODULE: Final = ("MODULE", "Functions with @capability: a name to import, or a path to a .py file.")
@@ -79,7 +85,8 @@ class _WorkerGroup(MeritGroup):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in OPERATIONS:
             return None
-        found: click.Command = getattr(importlib.import_module("merit.cli.fleet"), f"{cmd_name}_worker")
+        module = importlib.import_module(f"merit.cli.{'judging' if cmd_name in _JUDGING else 'fleet'}")
+        found: click.Command = getattr(module, f"{cmd_name}_worker")
         return found
 
     def make_context(

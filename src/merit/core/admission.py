@@ -11,6 +11,7 @@ from hashlib import sha256
 
 import msgspec
 
+from merit.auditing.compare import same
 from merit.core.allocating import rate
 from merit.core.desk import Desk
 from merit.core.state import State
@@ -156,18 +157,7 @@ def _wrong(state: State, task: Task) -> str:
     if asked is None or asked.parameters != task.parameters or not asked.expected:
         return ""
     try:
-        right = not task.result_blob and _same(msgspec.json.decode(asked.expected), msgspec.json.decode(task.result))
+        right = not task.result_blob and same(msgspec.json.decode(asked.expected), msgspec.json.decode(task.result))
     except msgspec.DecodeError:
         right = False  # it has been erased since
     return "" if right else f"{which}: another result than expected"
-
-
-def _same(one: object, other: object) -> bool:
-    """Whether two JSON values are the same; true is no number."""
-    if isinstance(one, bool) or isinstance(other, bool):
-        return one is other
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_same(value, other[name]) for name, value in one.items())
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_same, one, other))
-    return one == other

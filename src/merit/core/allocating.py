@@ -5,9 +5,11 @@ from __future__ import annotations
 from heapq import heapify, heappop, heappush, heapreplace
 from itertools import islice
 
+from merit.allocation.strategy import CRITICAL
 from merit.core.backlog import LineQueue, Pick
 from merit.core.desk import Desk
 from merit.core.line import Line, wish_of
+from merit.core.looking import barred_from
 from merit.core.queueing import COST_NS_DEFAULT, cost_ns
 from merit.core.ranking import Rank
 from merit.core.ranking import rank as rank_of
@@ -22,8 +24,14 @@ from merit.model.events import (
 )
 from merit.model.frames import Assignment
 from merit.model.limits import AVOIDED_MAX, HELD_MAX
-from merit.model.tasks import Task
+from merit.model.supervision import FACTOR_ONE, Conduct, Policy, Stage
+from merit.model.tasks import Priority, Task
 from merit.model.workers import Worker
+from merit.supervision import breaker
+
+_CRITICAL_PRIORITY = Priority.CRITICAL
+_PASSED_OVER_MAX = 64
+"""Tasks that look at results, and whom nobody who has room may do, until those behind them wait too."""
 
 
 def allocate(desk: Desk, command: Allocate) -> None:
@@ -129,7 +137,23 @@ def room_of(desk: Desk, worker: Worker) -> int:
     seat = desk.seats.get(worker.id)
     if seat is None or not seat.attached:
         return 0
-    return max(0, min(seat.granted - seat.used, HELD_MAX - len(worker.attempts)))
+    live = len(worker.attempts)
+    room = min(seat.granted - seat.used, HELD_MAX - live)
+    profile = desk.state.profiles.get(worker.id)
+    if profile is not None and room > 0:
+        conduct = profile.conduct
+        if conduct.factor < FACTOR_ONE or not conduct.at_liberty:
+            room = allowed(conduct, desk.state.policy, room, live)
+    return max(0, room)
+
+
+def allowed(conduct: Conduct, policy: Policy, room: int, live: int) -> int:
+    """How many more attempts it gets, of those that it has room for: its factor's share of all that it would hold, one at
+    least; while it is being tried, no more than it has to prove itself with, one by one."""
+    if conduct.stage is Stage.PROBATION:
+        room = min(room, 1 - live, policy.canaries - conduct.right)
+    room = min(room, max(1, (room + live) * conduct.factor // FACTOR_ONE) - live)
+    return breaker.room(conduct.circuit, room, live, policy)
 
 
 def _advance(
@@ -149,7 +173,7 @@ def _serve(desk: Desk, queue: LineQueue, line: Line, pick: Pick, passed_over: li
     worker_id = _choose(desk, line, pick.task, patient=len(passed_over) < AVOIDED_MAX)
     if worker_id is not None:
         _give(desk, queue, line, pick, worker_id)
-    elif _passes(desk, line, pick.task):
+    elif len(passed_over) < _PASSED_OVER_MAX and _passes(desk, line, pick.task):
         desk.backlog.take(queue, pick)
         passed_over.append((pick.task, line))
     else:
@@ -184,7 +208,7 @@ def _give_out(desk: Desk, queue: LineQueue, line: Line, count_max: int) -> int:
     """The quick way where there is nothing to choose between: new tasks of one flow, to whoever has room; how many.
     Whatever is not as usual is left for the long way."""
     flow = queue.only_flow()
-    if flow is None or not desk.lines.uniform(line):
+    if flow is None or line.reviews or not desk.lines.uniform(line):
         return 0
     capability, gates, now_ns = queue.capability, desk.gates, desk.now_ns
     before = [gate for gate in (gates.capabilities.get(capability), gates.tenants.get(flow.tenant)) if gate is not None]
@@ -201,7 +225,10 @@ def _give_out(desk: Desk, queue: LineQueue, line: Line, count_max: int) -> int:
         task = lane.head() if plain else flow.head(now_ns)
         if task is None or task.attempts or (reserved and task.id in reserved):
             break
-        worker_id = choose(wish_of(strategy, task, now_ns)) if wishes else choose()
+        if wishes:
+            worker_id = choose(wish_of(strategy, task, now_ns))
+        else:  # as `wish_of` has it
+            worker_id = choose(CRITICAL) if task.priority is _CRITICAL_PRIORITY else choose()
         if worker_id is None:
             break
         terms = task.terms
@@ -228,18 +255,22 @@ def _choose(desk: Desk, line: Line, task: Task, *, patient: bool) -> str | None:
     """Who gets it: somebody else than those who have failed it, if there is anybody else at all, and as long as one is
     patient: otherwise those whom only such tasks have to avoid would stand idle while others wait behind these."""
     wish = wish_of(line.strategy, task, desk.now_ns)
-    failed = failed_by(task) if task.attempts else ()
+    barred = set(barred_from(desk.state, task)) if line.reviews else set[str]()
+    failed = failed_by(task) | barred if task.attempts else barred
     if not failed:
         return line.strategy.choose(wish)
     worker_id = line.strategy.choose(wish, failed)
-    if worker_id is None and (not patient or line.roster.keys() <= failed):
-        return line.strategy.choose(wish)
+    if worker_id is None and task.attempts and (not patient or line.roster.keys() <= failed):
+        return line.strategy.choose(wish, barred)
     return worker_id
 
 
 def _passes(desk: Desk, line: Line, task: Task) -> bool:
     """Whether to look past a task for which nobody has room: when somebody has whom only this task has to avoid."""
-    return bool(task.attempts) and line.strategy.choose(wish_of(line.strategy, task, desk.now_ns)) is not None
+    return (
+        bool(task.attempts or line.reviews)
+        and line.strategy.choose(wish_of(line.strategy, task, desk.now_ns)) is not None
+    )
 
 
 def _assign(desk: Desk, line: Line, task: Task, worker_id: str) -> None:

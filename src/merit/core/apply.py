@@ -7,16 +7,20 @@ from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import Any
 
+from merit.core.apply_conduct import APPLY_CONDUCT
 from merit.core.apply_fleet import APPLY_FLEET, completed, failed, forget_profiles, keep_profile, settle
 from merit.core.apply_settings import APPLY_SETTINGS
 from merit.core.lifecycles import ATTEMPT, TASK, IllegalTransition
 from merit.core.state import KeyEntry, Payloads, State, Tenant
 from merit.core.story import story_of_task
+from merit.model.auditing import AuditCase, SecondOpinion
 from merit.model.events import (
     AttemptAssigned,
     AttemptFailed,
     AttemptReturned,
     AttemptStarted,
+    AuditAnswered,
+    AuditStarted,
     DeadLetterClosed,
     Event,
     LeadershipStarted,
@@ -28,12 +32,13 @@ from merit.model.events import (
     TaskSubmitted,
 )
 from merit.model.rules import TenantTerms
-from merit.model.tasks import Attempt, AttemptState, Input, Task, TaskState, Terms
+from merit.model.tasks import Attempt, AttemptState, Input, ReviewKind, Task, TaskState, Terms
 from merit.model.workers import Worker
 
 _WAITING = TaskState.WAITING
 _DEAD = TaskState.DEAD
 _COMPLETED = TaskState.COMPLETED
+_AUDITING = TaskState.AUDITING
 _TASK_ASSIGNED = TASK[AttemptAssigned]
 _TASK_COMPLETED = TASK[TaskCompleted]
 _LIVE_MAX = AttemptState.RUNNING
@@ -61,6 +66,7 @@ def _leadership_started(state: State, event: LeadershipStarted, _payloads: Paylo
     state.keys_ns = event.keys_ns
     state.profiles_max = event.profiles_max
     state.homes_max = event.homes_max
+    state.salt = event.salt
     for worker in state.workers.values():
         worker.room = 0
         keep_profile(state, worker)
@@ -91,8 +97,8 @@ def _task_submitted(state: State, event: TaskSubmitted, payloads: Payloads, now_
     )
     task.deadline_ns = event.deadline_ns
     task.terms = terms = event.terms
-    if terms is not None and terms.origin and (origin := tasks.get(terms.origin)) is not None:
-        task.inputs = origin.inputs
+    if terms is not None:
+        _take_over(state, task, terms)
     state.order += 1
     state.live_bytes += task.request_bytes
     tasks[event.task] = task
@@ -117,6 +123,18 @@ def _task_submitted(state: State, event: TaskSubmitted, payloads: Payloads, now_
         task.state = _WAITING
     else:
         task.due_ns = event.queue_due_ns
+
+
+def _take_over(state: State, task: Task, terms: Terms) -> None:
+    """What the task has from the one that it tries again, or looks at."""
+    if terms.origin and (origin := state.tasks.get(terms.origin)) is not None:
+        task.inputs = origin.inputs
+    if terms.review is not None and (case := state.cases.get(terms.review.of)) is not None:
+        case.reviews += (task.id,)
+        case.asked += 1
+        case.judged = terms.review.kind is ReviewKind.JUDGE
+        if terms.review.kind is ReviewKind.COPY:
+            task.inputs = state.tasks[case.task].inputs
 
 
 def _holds_up(other: Task, task: Task) -> bool:
@@ -171,7 +189,10 @@ def _task_released(state: State, event: TaskReleased, _payloads: Payloads, _now_
 
 def _task_delayed(state: State, event: TaskDelayed, _payloads: Payloads, _now_ns: int) -> None:
     task = _task(state, event, event.task)
-    task.state = _next(event, task)
+    after = _next(event, task)
+    if state.cases.pop(event.task, None) is not None:
+        task.result = b""
+    task.state = after
     task.due_ns = event.until_ns
 
 
@@ -179,16 +200,15 @@ def _task_completed(state: State, event: TaskCompleted, payloads: Payloads, now_
     task = state.tasks.get(event.task)
     if task is None or task.state not in _TASK_COMPLETED:
         raise _illegal(event, event.task, task)
-    attempt = _attempt(state, event, task, event.number)
-    worker = _end(state, event, task, attempt, AttemptState.COMPLETED, now_ns)
-    completed(state, task.capability, worker, min(event.wall_ns, now_ns - attempt.assigned_ns))
-    attempt.wall_ns = event.wall_ns
-    attempt.cpu_ns = event.cpu_ns
-    attempt.memory_bytes = event.memory_bytes
-    if event.trail:
-        attempt.trail = payloads.get(event.trail, b"")
-    if len(task.attempts) > 1:
-        _end_others(state, event, task, now_ns)
+    if task.state is _AUDITING:
+        _close_case(state, event, task)
+    else:
+        attempt = _attempt(state, event, task, event.number)
+        worker = _end(state, event, task, attempt, AttemptState.COMPLETED, now_ns)
+        completed(state, task, attempt, worker, event.wall_ns, now_ns)
+        _note_costs(attempt, event, payloads)
+        if len(task.attempts) > 1:
+            _end_others(state, event, task, now_ns)
     task.result = payloads.get(event.result, b"")
     task.result_blob = event.result_blob
     task.state = _COMPLETED
@@ -199,10 +219,43 @@ def _task_completed(state: State, event: TaskCompleted, payloads: Payloads, now_
     _finish(state, task, now_ns)
 
 
+def _note_costs(attempt: Attempt, event: TaskCompleted | AuditStarted, payloads: Payloads) -> None:
+    attempt.wall_ns = event.wall_ns
+    attempt.cpu_ns = event.cpu_ns
+    attempt.memory_bytes = event.memory_bytes
+    if event.trail:
+        attempt.trail = payloads.get(event.trail, b"")
+
+
+def _audit_started(state: State, event: AuditStarted, payloads: Payloads, now_ns: int) -> None:
+    task = _task(state, event, event.task)
+    after = _next(event, task)
+    attempt = _attempt(state, event, task, event.number)
+    worker = _end(state, event, task, attempt, AttemptState.REPORTED, now_ns)
+    _note_costs(attempt, event, payloads)
+    if len(task.attempts) > 1:
+        _end_others(state, event, task, now_ns)
+    state.cases[task.id] = AuditCase(task.id, event.number, worker.id)
+    task.state = after
+    task.due_ns = event.due_ns
+    task.result = payloads.get(event.result, b"")
+
+
+def _close_case(state: State, event: TaskCompleted, task: Task) -> None:
+    """What has been looked at is accepted, or there is another answer."""
+    del state.cases[task.id]
+    task.due_ns = 0
+    if event.number:
+        attempt = _attempt(state, event, task, event.number)
+        _move(event, task, attempt, AttemptState.COMPLETED)
+        completed(state, task, attempt, state.workers.get(attempt.worker), attempt.wall_ns, attempt.ended_ns)
+
+
 def _task_died(state: State, event: TaskDied, _payloads: Payloads, now_ns: int) -> None:
     task = _task(state, event, event.task)
     after = _next(event, task)
     _need_nothing(state, task)
+    _call_off_audit(state, event, task)
     task.state = after
     task.failure = event.failure
     _release_the_brave(state, task)
@@ -215,10 +268,23 @@ def _task_canceled(state: State, event: TaskCanceled, _payloads: Payloads, now_n
     after = _next(event, task)
     _need_nothing(state, task)
     _end_others(state, event, task, now_ns)
+    _call_off_audit(state, event, task)
     task.state = after
     _release_the_brave(state, task)
     state.canceled += 1
     _finish(state, task, now_ns)
+
+
+def _call_off_audit(state: State, event: Event, task: Task) -> None:
+    """The task ends while its result is being looked at: of that nothing comes."""
+    if task.state is _AUDITING and (case := state.cases.pop(task.id, None)) is not None:
+        attempt = _attempt(state, event, task, case.number)
+        if attempt.state is AttemptState.REPORTED:
+            _move(event, task, attempt, AttemptState.CANCELED)
+            if isinstance(event, TaskDied):
+                attempt.failure = event.failure
+        task.due_ns = 0
+        task.result = b""
 
 
 def _attempt_assigned(state: State, event: AttemptAssigned, _payloads: Payloads, now_ns: int) -> None:
@@ -263,10 +329,14 @@ def _attempt_failed(state: State, event: AttemptFailed, payloads: Payloads, now_
     task = _task(state, event, event.task)
     attempt = _attempt(state, event, task, event.number)
     _next(event, task)
-    worker = _end(state, event, task, attempt, event.state, now_ns)
-    if event.state is not AttemptState.CANCELED:
-        failed(state, task.capability, worker)
     attempt.failure = event.failure
+    if task.state is _AUDITING:
+        # What takes it from here is the next event: another answer, another try, or its end.
+        _move(event, task, attempt, event.state)
+        failed(state, task, attempt, state.workers.get(attempt.worker), attempt.wall_ns, attempt.ended_ns)
+        return
+    worker = _end(state, event, task, attempt, event.state, now_ns)
+    failed(state, task, attempt, worker, event.wall_ns, now_ns)
     attempt.wall_ns = event.wall_ns
     attempt.cpu_ns = event.cpu_ns
     attempt.memory_bytes = event.memory_bytes
@@ -313,7 +383,9 @@ def _finish(state: State, task: Task, now_ns: int) -> None:
     tenant.live -= 1
     if not tenant.live and tenant.terms.usual:
         del state.tenants[task.tenant]
-    if task.state is not _DEAD or not state.dead_letters_max:
+    # What was to look at another's result is nobody's dead letter.
+    is_review = task.terms is not None and task.terms.review is not None
+    if task.state is not _DEAD or is_review or not state.dead_letters_max:
         _bury(state, task)
         return
     state.dead_letters[task.id] = task
@@ -358,6 +430,14 @@ def _dead_letter_closed(state: State, event: DeadLetterClosed, _payloads: Payloa
     state.dead_letters_bytes -= task.weight_bytes()
     task.successor = event.successor
     _bury(state, task)
+
+
+def _audit_answered(state: State, event: AuditAnswered, payloads: Payloads, _now_ns: int) -> None:
+    case = state.cases.get(event.task)
+    if case is None or event.review not in case.reviews:
+        raise _illegal(event, event.task, state.tasks.get(event.task))
+    case.reviews = tuple(review for review in case.reviews if review != event.review)
+    case.answers += (SecondOpinion(event.review, event.worker, payloads.get(event.result, b"")),)
 
 
 def _task(state: State, event: Event, task_id: str) -> Task:
@@ -406,7 +486,10 @@ _APPLY: Mapping[type[Event], Callable[[State, Any, Payloads, int], None]] = {
     AttemptStarted: _attempt_started,
     AttemptReturned: _attempt_returned,
     AttemptFailed: _attempt_failed,
+    AuditStarted: _audit_started,
+    AuditAnswered: _audit_answered,
     DeadLetterClosed: _dead_letter_closed,
     **APPLY_FLEET,
+    **APPLY_CONDUCT,
     **APPLY_SETTINGS,
 }

@@ -14,6 +14,7 @@ from merit.core.state import Payloads, State
 from merit.model.events import (
     AdmissionSet,
     AllocationSet,
+    AuditSet,
     Event,
     RolloutEnded,
     RolloutShared,
@@ -33,10 +34,23 @@ from merit.model.events import (
     WorkerTold,
 )
 from merit.model.fleet import Rollout, RolloutState, Tally
-from merit.model.tasks import Task
-from merit.model.workers import Offer, Profile, Speed, Worker, WorkerState
+from merit.model.limits import RECORDS_KEPT
+from merit.model.supervision import Stage
+from merit.model.tasks import Attempt, AttemptState, Task
+from merit.model.track_record import Ending, TrackRecord, measured_ns
+from merit.model.workers import PERMILLE, Offer, Profile, Worker, WorkerState
 
 _AVERAGED_OVER = 8
+_COMPLETED = Ending.COMPLETED
+_ENDINGS: Mapping[AttemptState, Ending] = {
+    AttemptState.FAILED: Ending.FAILED,
+    AttemptState.REFUSED: Ending.REFUSED,
+    AttemptState.TIMED_OUT: Ending.TIMED_OUT,
+    AttemptState.LOST: Ending.LOST,
+    AttemptState.REJECTED: Ending.REJECTED,
+}
+"""What is held against a worker; a canceled attempt is not."""
+_SHUT_OUT = (Stage.PAUSED, Stage.OUT)
 _LOOKED_AT_MAX = 64
 """Profiles that are looked at to find one that can be forgotten: nearly always the first is one."""
 
@@ -67,34 +81,71 @@ def _unhome(state: State, at: tuple[str, str, str]) -> None:
             del state.homes_of[worker]
 
 
-def completed(state: State, capability: str, worker: Worker, took_ns: int) -> None:
-    """An attempt by the worker has completed."""
-    profile = state.profiles.get(worker.id)
-    if profile is not None:
+def completed(
+    state: State, task: Task, attempt: Attempt, worker: Worker | None, claimed_ns: int, ended_ns: int
+) -> None:
+    """An attempt has come out well, which ended at ``ended_ns``; its worker may be gone since."""
+    capability = task.capability
+    took_ns = min(claimed_ns, ended_ns - attempt.assigned_ns)
+    record = _record(state, capability, worker, attempt, claimed_ns, ended_ns, _COMPLETED)
+    if record is not None:
+        profile = state.profiles[attempt.worker]
         profile.completed += 1
-        speed = profile.speeds.get(capability)
-        if speed is None:
-            speed = profile.speeds[capability] = Speed()
-        if speed.attempts < _AVERAGED_OVER:
-            speed.attempts += 1
-        speed.took_ns += (took_ns - speed.took_ns) // speed.attempts
+        record.completed += 1
+        if profile.conduct.stage is Stage.PROBATION:
+            profile.conduct.right += 1
+        if record.attempts < _AVERAGED_OVER:
+            record.attempts += 1
+        record.took_ns += (took_ns - record.took_ns) // record.attempts
     if state.rollouts and (tally := _tally(state, capability, worker)) is not None:
         tally.completed += 1
         tally.took_ns += took_ns
 
 
-def failed(state: State, capability: str, worker: Worker) -> None:
-    """An attempt by the worker has failed, by whatever fault."""
-    profile = state.profiles.get(worker.id)
-    if profile is not None:
+def failed(state: State, task: Task, attempt: Attempt, worker: Worker | None, claimed_ns: int, ended_ns: int) -> None:
+    """An attempt has failed, by whatever fault, which ended at ``ended_ns``; its worker may be gone since."""
+    ending = _ENDINGS.get(attempt.state)
+    if ending is None:
+        return
+    record = _record(state, task.capability, worker, attempt, claimed_ns, ended_ns, ending)
+    if record is not None:
+        profile = state.profiles[attempt.worker]
         profile.failed += 1
-    if state.rollouts and (tally := _tally(state, capability, worker)) is not None:
+        if profile.conduct.stage is Stage.PROBATION:
+            profile.conduct.wrong += 1
+        if ending is Ending.REJECTED:
+            record.rejected += 1
+        else:
+            record.failed += 1
+    if state.rollouts and (tally := _tally(state, task.capability, worker)) is not None:
         tally.failed += 1
 
 
-def _tally(state: State, capability: str, worker: Worker) -> Tally | None:
+def _record(
+    state: State,
+    capability: str,
+    worker: Worker | None,
+    attempt: Attempt,
+    claimed_ns: int,
+    ended_ns: int,
+    ending: Ending,
+) -> TrackRecord | None:
+    """How the worker has done at the capability, with one more attempt in the window."""
+    profile = state.profiles.get(attempt.worker)
+    if profile is None:
+        return None
+    record = profile.records.get(capability)
+    if record is None:
+        record = profile.records[capability] = TrackRecord()
+    took_ns = measured_ns(claimed_ns, attempt.assigned_ns, attempt.started_ns, ended_ns)
+    load_permille = PERMILLE * (len(worker.attempts) + 1) // worker.concurrency if worker is not None else 0
+    record.note(ended_ns, took_ns, load_permille, ending)
+    return record
+
+
+def _tally(state: State, capability: str, worker: Worker | None) -> Tally | None:
     rollout = state.rollouts.get(capability)
-    offer = worker.offer(capability) if rollout is not None else None
+    offer = worker.offer(capability) if rollout is not None and worker is not None else None
     if rollout is None or offer is None:
         return None
     return rollout.canary if offer.version == rollout.version else rollout.stable
@@ -133,7 +184,8 @@ def forget_profiles(state: State) -> None:
 
 
 def _kept_long(profile: Profile) -> bool:
-    return profile.paused or profile.removed or profile.registration is not None
+    shut_out = profile.paused or profile.removed or profile.conduct.stage is not Stage.ACTIVE
+    return shut_out or profile.registration is not None
 
 
 def _worker_joined(state: State, event: WorkerJoined, _payloads: Payloads, now_ns: int) -> None:
@@ -166,9 +218,18 @@ def _worker_joined(state: State, event: WorkerJoined, _payloads: Payloads, now_n
             _unhome(state, at)
     profile = _profile(state, event.worker, now_ns)
     if profile is not None:
-        offered = {offer.name for offer in event.offers}
-        profile.speeds = {name: speed for name, speed in profile.speeds.items() if name in offered}
+        _forget_records(profile, {offer.name for offer in event.offers})
+        state.workers[event.worker].privileges = profile.conduct.privileges
     forget_profiles(state)
+
+
+def _forget_records(profile: Profile, offered: set[str]) -> None:
+    """Beyond their bound the oldest of what it does not offer any more: nobody sheds a record by not offering for a while
+    what he did badly."""
+    records = profile.records
+    spare = len(records.keys() - offered) - RECORDS_KEPT
+    for name in [name for name in records if name not in offered][: max(0, spare)]:
+        del records[name]
 
 
 def _room_seen(state: State, event: RoomSeen, _payloads: Payloads, _now_ns: int) -> None:
@@ -198,13 +259,15 @@ def _worker_paused(state: State, event: WorkerPaused, _payloads: Payloads, _now_
         profile.paused, profile.reason = True, event.reason
 
 
-def _worker_resumed(state: State, event: WorkerResumed, _payloads: Payloads, _now_ns: int) -> None:
+def _worker_resumed(state: State, event: WorkerResumed, _payloads: Payloads, now_ns: int) -> None:
     worker = state.workers.get(event.worker)
     if worker is not None:
         worker.state = _next(event, worker, event.state)
     profile = state.profiles.get(event.worker)
     if profile is not None:
         profile.paused, profile.removed, profile.reason = False, False, ""
+        if profile.conduct.stage in _SHUT_OUT:
+            profile.conduct.stage, profile.conduct.since_ns = Stage.ACTIVE, now_ns
 
 
 def _worker_left(state: State, event: WorkerLeft, _payloads: Payloads, _now_ns: int) -> None:
@@ -295,6 +358,13 @@ def _admission_set(state: State, event: AdmissionSet, _payloads: Payloads, _now_
         state.admissions.pop(event.admission.capability, None)
 
 
+def _audit_set(state: State, event: AuditSet, _payloads: Payloads, _now_ns: int) -> None:
+    if event.policy.nothing:
+        state.audits.pop(event.policy.capability, None)
+    else:
+        state.audits[event.policy.capability] = event.policy
+
+
 def _rollout_started(state: State, event: RolloutStarted, _payloads: Payloads, now_ns: int) -> None:
     state.rollouts[event.capability] = Rollout(
         event.capability,
@@ -360,6 +430,7 @@ APPLY_FLEET: Mapping[type[Event], Callable[[State, Any, Payloads, int], None]] =
     RoomSeen: _room_seen,
     AllocationSet: _allocation_set,
     AdmissionSet: _admission_set,
+    AuditSet: _audit_set,
     RolloutStarted: _rollout_started,
     RolloutShared: _rollout_shared,
     RolloutEnded: _rollout_ended,

@@ -7,21 +7,25 @@ from collections.abc import Mapping
 from merit.core.allocating import rate
 from merit.core.depending import ended, release
 from merit.core.desk import Desk
+from merit.core.looking import is_to_be_audited
+from merit.core.noting import note_end, note_ending, note_lost
 from merit.core.queueing import come_forward, enqueue, freed, queue_due_ns, took_ns
 from merit.core.reserving import let_go
 from merit.core.retrying import DEADLINE, QUEUE_TIMEOUT, SILENT, backoff_ns, last_word
 from merit.core.timing import arm, due_next_ns, hears, heartbeat_ns, seconds
+from merit.model.auditing import Finding, OnBroken
 from merit.model.effects import SendCancel, TellSettled
 from merit.model.events import (
     AttemptFailed,
     AttemptReturned,
     AttemptStarted,
+    AuditStarted,
     TaskCompleted,
     TaskDelayed,
     TaskDied,
 )
 from merit.model.frames import AttemptRef, Report, ReportStatus
-from merit.model.limits import RETURNS_MAX
+from merit.model.limits import FAILURE_DETAIL_LENGTH_MAX, RETURNS_MAX
 from merit.model.tasks import Attempt, AttemptState, Failure, Task, TaskState
 from merit.model.tenancy import PROBE_TENANT
 from merit.model.workers import Worker
@@ -45,13 +49,20 @@ def take_report(desk: Desk, worker: Worker, report: Report) -> None:
         return
     task = desk.state.tasks[task_id]
     if report.status is not _COMPLETED:
-        _take_failure(desk, task, report)
+        failure = report.failure or Failure("unexplained", "the worker gave no reason")
+        _take_failure(desk, task, report, _REPORTED[report.status], failure)
         return
-    others = len(task.attempts) > 1 and [a for a in task.attempts if a.live and a.number != number]
-    dependents = desk.state.dependents.get(task_id)
-    desk.emit(
-        TaskCompleted(
-            task_id,
+    if report.findings and (finding := _refusal(desk, task, report)) is not None:
+        _take_failure(desk, task, report, *_refused(report, finding))
+        return
+    audits = desk.state.audits
+    if audits and task.capability in audits and not report.result_blob and is_to_be_audited(desk, worker, task):
+        _start_audit(desk, task, report)
+    else:
+        note_ending(desk, worker.id, well=True)
+        complete(
+            desk,
+            task,
             number,
             desk.keep(report.result),
             report.result_blob,
@@ -60,22 +71,78 @@ def take_report(desk: Desk, worker: Worker, report: Report) -> None:
             report.memory_bytes,
             desk.keep(report.trail),
         )
-    )
-    settled(desk, task)
     took_ns(desk, task, min(report.wall_ns, desk.now_ns - task.attempts[number - 1].assigned_ns))
+    if audits and task.capability in audits:
+        desk.reported.append((worker.id, task))
+
+
+def complete(
+    desk: Desk,
+    task: Task,
+    number: int,
+    result: bytes,
+    blob: str = "",
+    wall_ns: int = 0,
+    cpu_ns: int = 0,
+    memory_bytes: int = 0,
+    trail: bytes = b"",
+) -> None:
+    """The task has its result: that of one of its attempts, or (``number`` 0) another one; contents by their digests."""
+    others = len(task.attempts) > 1 and [a for a in task.attempts if a.live and a.number != number]
+    dependents = desk.state.dependents.get(task.id)
+    desk.emit(TaskCompleted(task.id, number, result, blob, wall_ns, cpu_ns, memory_bytes, trail))
+    settled(desk, task)
     if others:
         cancel_attempts(desk, task, others)
     if dependents:
         ended(desk, task, dependents.values())
 
 
-def _take_failure(desk: Desk, task: Task, report: Report) -> None:
-    failure = report.failure or Failure("unexplained", "the worker gave no reason")
+def _start_audit(desk: Desk, task: Task, report: Report) -> None:
+    """Whether the result is right is found out first; others are asked when the command has been handled."""
+    others = [attempt for attempt in task.attempts if attempt.live and attempt.number != report.number]
+    desk.emit(
+        AuditStarted(
+            task.id,
+            report.number,
+            desk.keep(report.result),
+            report.wall_ns,
+            report.cpu_ns,
+            report.memory_bytes,
+            desk.keep(report.trail),
+            desk.now_ns + desk.state.audits[task.capability].timeout_ns,
+        )
+    )
+    desk.progress.pop(task.id, None)
+    desk.beats_ns.pop(task.id, None)
+    freed(desk, task)
+    cancel_attempts(desk, task, others)
+    arm(desk, task)
+
+
+def _refusal(desk: Desk, task: Task, report: Report) -> Finding | None:
+    """What has been found that speaks against the result, the worker's own fault first; None: it is accepted."""
+    policy = desk.state.audits.get(task.capability)
+    accepts = policy is None or policy.on_broken is OnBroken.ACCEPT
+    against = [finding for finding in report.findings if not finding.ok and not (finding.broken and accepts)]
+    return min(against, key=lambda finding: finding.broken, default=None)
+
+
+def _refused(report: Report, finding: Finding) -> tuple[AttemptState, Failure]:
+    """How an attempt ends of which the result is not accepted. Where nothing could be found out, that is not its worker's
+    failure."""
+    lines = [f"{one.step}: {one.reason}" for one in report.findings if not one.ok]
+    detail = "\n".join(lines)[:FAILURE_DETAIL_LENGTH_MAX] if len(lines) > 1 else ""
+    kind, how = ("audit_broken", AttemptState.CANCELED) if finding.broken else ("audit", AttemptState.REJECTED)
+    return how, Failure(kind, f"{finding.step}: {finding.reason}", detail)
+
+
+def _take_failure(desk: Desk, task: Task, report: Report, how: AttemptState, failure: Failure) -> None:
     fail(
         desk,
         task,
         report.number,
-        _REPORTED[report.status],
+        how,
         failure,
         report.wall_ns,
         report.cpu_ns,
@@ -129,6 +196,10 @@ def fail(
 ) -> None:
     """End an attempt that did not succeed, and decide what becomes of its task."""
     desk.emit(AttemptFailed(task.id, number, how, failure, wall_ns, cpu_ns, memory_bytes, trail))
+    if how is AttemptState.LOST:
+        note_lost(desk, task.attempts[number - 1].worker)
+    elif how is not AttemptState.CANCELED:
+        note_ending(desk, task.attempts[number - 1].worker, well=False)
     desk.progress.pop(task.id, None)
     desk.beats_ns.pop(task.id, None)
     freed(desk, task)
@@ -144,6 +215,7 @@ def die(desk: Desk, task: Task, failure: Failure) -> None:
     """The task, which has no live attempt, fails for good."""
     dependents = desk.state.dependents.get(task.id, {}).values()
     pending = task.state is _TASK_PENDING
+    desk.orphan(task)
     desk.emit(TaskDied(task.id, failure))
     if pending:
         desk.backlog.drop(task)
@@ -162,8 +234,12 @@ def settled(desk: Desk, task: Task) -> None:
         come_forward(desk, units)
     if desk.state.reserved and (kept := desk.state.reserved.get(task.id)):
         let_go(desk, kept)
+    if desk.state.objectives and task.capability in desk.state.objectives:
+        note_end(desk, task)
     if task.tenant == PROBE_TENANT:
         desk.probed.append(task)
+    if task.terms is not None and task.terms.review is not None:
+        desk.reviewed.append(task)
     desk.effects.append(TellSettled(task.id))
 
 
@@ -188,7 +264,7 @@ def task_due(desk: Desk, task_id: str) -> None:
     now_ns = desk.now_ns
     if task.state is _TASK_WAITING or task.state is _TASK_PENDING:
         if task.deadline_ns and task.deadline_ns <= now_ns:
-            die(desk, task, _past_deadline(task))
+            die(desk, task, past_deadline(task))
         elif not task.due_ns or task.blocked_by or (due_next_ns(desk, task) or now_ns) > now_ns:
             arm(desk, task)
         elif task.state is _TASK_WAITING:
@@ -214,7 +290,7 @@ def _overdue(desk: Desk, task: Task, attempt: Attempt) -> Failure | None:
     if now_ns < desk.state.grace_until_ns:
         return None
     if task.deadline_ns and task.deadline_ns <= now_ns:
-        return _past_deadline(task)
+        return past_deadline(task)
     if attempt.due_ns <= now_ns:
         begun = "ran" if attempt.started_ns else "was with the worker"
         limit = seconds(task.run_timeout_ns)
@@ -225,6 +301,7 @@ def _overdue(desk: Desk, task: Task, attempt: Attempt) -> Failure | None:
     return None
 
 
-def _past_deadline(task: Task) -> Failure:
+def past_deadline(task: Task) -> Failure:
+    """Why a task dies that is not done in time."""
     allowed = seconds(task.deadline_ns - task.since_ns)
     return Failure(DEADLINE, f"was not done by its deadline, {allowed} after its time had come", permanent=True)

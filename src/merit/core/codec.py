@@ -13,15 +13,17 @@ import msgspec
 
 from merit.core.apply import apply
 from merit.core.state import KeyEntry, State, Tenant
+from merit.model.auditing import AuditCase, AuditPolicy
 from merit.model.events import Event
 from merit.model.fleet import Admission, Allocation, Rollout
 from merit.model.record import Record
 from merit.model.rules import Rule, TenantTerms
 from merit.model.schedules import Planned
+from merit.model.supervision import Objective, Policy
 from merit.model.tasks import Task, TaskState
 from merit.model.workers import Offer, Profile, Worker
 
-FOLD_VERSION = 3
+FOLD_VERSION = 4
 """Goes up when the same events give another state, or when the snapshot's form changes."""
 
 Upgrade = Callable[[list[Any]], list[Any]]
@@ -128,6 +130,11 @@ class _Snapshot(msgspec.Struct, array_like=True):
     admissions: list[Admission]
     rollouts: list[Rollout]
     homes: list[tuple[str, str, str, str]]
+    policy: Policy
+    objectives: list[Objective]
+    audits: list[AuditPolicy]
+    salt: bytes
+    cases: list[AuditCase]
 
 
 _encode_snapshot = msgspec.msgpack.Encoder().encode
@@ -171,6 +178,11 @@ def encode_state(state: State) -> bytes:
             [state.admissions[name] for name in sorted(state.admissions)],
             [state.rollouts[name] for name in sorted(state.rollouts)],
             [(*at, worker) for at, worker in state.homes.items()],
+            state.policy,
+            [state.objectives[name] for name in sorted(state.objectives)],
+            [state.audits[name] for name in sorted(state.audits)],
+            state.salt,
+            list(state.cases.values()),
         )
     )
 
@@ -184,7 +196,13 @@ def _add_the_fleet(raw: list[Any]) -> list[Any]:
     return [*raw, 0, 0, [], [], [], [], []]
 
 
-SNAPSHOT_UPGRADES: Mapping[int, Upgrade] = {2: _add_the_fleet}
+def _add_records(raw: list[Any]) -> list[Any]:
+    """From 3 to 4: of each worker and capability only a moving average was kept, where now its record is. What was not
+    counted then counts from now on; and nobody had been judged."""
+    return [*raw, [], [], [], b"", []]
+
+
+SNAPSHOT_UPGRADES: Mapping[int, Upgrade] = {2: _add_the_fleet, 3: _add_records}
 """By version of the fold: what turns the array of a snapshot into that of the next version."""
 
 
@@ -242,7 +260,12 @@ def _restore(kept: _Snapshot) -> State:
         allocations={allocation.capability: allocation for allocation in kept.allocations},
         admissions={admission.capability: admission for admission in kept.admissions},
         rollouts={rollout.capability: rollout for rollout in kept.rollouts},
+        policy=kept.policy,
+        objectives={objective.capability: objective for objective in kept.objectives},
         homes={(tenant, capability, key): worker for tenant, capability, key, worker in kept.homes},
+        audits={policy.capability: policy for policy in kept.audits},
+        salt=kept.salt,
+        cases={case.task: case for case in kept.cases},
     )
     state.reserved = {worker.reserved: worker.id for worker in kept.workers if worker.reserved}
     for at, worker in state.homes.items():

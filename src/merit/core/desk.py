@@ -18,12 +18,14 @@ from merit.core.apply import apply
 from merit.core.backlog import Backlog
 from merit.core.gates import Gates
 from merit.core.lines import Lines
+from merit.core.panel import BUILT_IN_PANEL, Panel
 from merit.core.state import State
 from merit.core.timers import Timers
 from merit.model.effects import Effect
 from merit.model.events import Event
 from merit.model.limits import Limits
 from merit.model.tasks import Progress, Refusal, Task
+from merit.supervision.engine import FleetFigures
 
 
 class Seat(Struct):
@@ -47,11 +49,19 @@ class Desk:
         state: where the journal ends.
         catalogue: by name, the strategies that there are.
         limits: bounds and times.
+        panel: who reckons scores and reputations, and decides about workers.
     """
 
-    def __init__(self, state: State, catalogue: Mapping[str, MakeStrategy], limits: Limits) -> None:
+    def __init__(
+        self,
+        state: State,
+        catalogue: Mapping[str, MakeStrategy],
+        limits: Limits,
+        panel: Panel = BUILT_IN_PANEL,
+    ) -> None:
         self.state = state
         self.limits = limits
+        self.panel = panel
         self.now_ns = 0
         self.quiet_until_ns = 0
         """Soft: until then nothing times out, since this process was asleep."""
@@ -67,6 +77,27 @@ class Desk:
         """By worker on probation: its probes by their tasks; whether each was right, None: not known yet."""
         self.probed: deque[Task] = deque()
         """Probes that have ended, for ``conclude``."""
+        self.news: dict[str, None] = {}
+        """Workers of which attempts have ended since they were rated, those first that wait for longest."""
+        self.suspects: dict[str, list[bool]] = {}
+        """Workers that have to be looked at when the command has been handled: of each attempt that has ended, whether it came
+        out well."""
+        self.tried: set[str] = set()
+        """Workers whose next attempts decide about more than their score: on probation, or with a breaker that is not closed
+        or was not long ago."""
+        self.others: tuple[int, FleetFigures] | None = None
+        """What is known of all workers together, and when that was looked at."""
+        self.reported: deque[tuple[str, Task]] = deque()
+        """Results that have just come of workers and capabilities that are audited."""
+        self.reviewed: deque[Task] = deque()
+        """Tasks by which results are looked at, that have ended."""
+        self.orphans: deque[str] = deque()
+        """Tasks by which results were looked at that do not matter any more."""
+        self.reached: dict[str, deque[list[int]]] = {}
+        """By capability with an objective, for each minute: its number, tasks that were done well and in time, tasks that
+        ended. Soft: a new leader begins to count."""
+        self.tested: dict[tuple[str, str], str] = {}
+        """By worker and capability: the gold task that it has."""
         self.beating: set[str] = set()
         """Capabilities that some worker has offered with a heartbeat time-out."""
         self.beats_ns: dict[str, int] = {}
@@ -85,6 +116,11 @@ class Desk:
         self.events: list[Event] = []
         self.effects: list[Effect] = []
         self.refusals: list[Refusal] = []
+
+    def orphan(self, task: Task) -> None:
+        """The task is about to end; if its result is being looked at, those who do that need not any more."""
+        if (case := self.state.cases.get(task.id)) is not None:
+            self.orphans.extend(case.reviews)
 
     def emit(self, event: Event) -> None:
         """The one way in which anything changes."""

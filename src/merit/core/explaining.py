@@ -16,8 +16,10 @@ from merit.core.allocating import room_of
 from merit.core.backlog import Backlog
 from merit.core.desk import Desk
 from merit.core.gates import Gates
+from merit.core.liberty import held_back, holds_back, paused_because
 from merit.core.line import Line, in_use_by, wish_of
 from merit.core.lines import Lines
+from merit.core.looking import barred_from
 from merit.core.retrying import failed_by
 from merit.core.state import State
 from merit.core.timers import Timers
@@ -76,15 +78,17 @@ def explain_now(desk: Desk, task: Task, rulings_max: int) -> Explanation:
     """
     line = desk.lines.route(task)
     wish = wish_of(line.strategy, task, desk.now_ns)
-    failed = failed_by(task)
-    chosen = line.strategy.choose(wish, failed) or line.strategy.choose(wish) or ""
+    failed, barred = failed_by(task), set(barred_from(desk.state, task))
+    chosen = line.strategy.choose(wish, failed | barred) or line.strategy.choose(wish, barred) or ""
     if task.state is not TaskState.PENDING:
         chosen = ""
 
     def said(worker: Worker) -> str:
         if not desk.seats[worker.id].attached:
             return "is disconnected at the moment"
-        return "" if room_of(desk, worker) else f"has no room: {len(worker.attempts):,} attempts"
+        if room_of(desk, worker):
+            return ""
+        return holds_back(desk, worker) or f"has no room: {len(worker.attempts):,} attempts"
 
     rulings, left_out = _rulings(desk.state, line, task, chosen, desk.now_ns, said, rulings_max)
     number = len(task.attempts) + 1
@@ -126,11 +130,16 @@ def explain_assigned(
     task = state.tasks[event.task]
     line = lines.route(task)
     wish = wish_of(line.strategy, task, now_ns)
-    failed = failed_by(task)
-    chosen = line.strategy.choose(wish, () if event.worker in failed else failed)
+    failed, barred = failed_by(task), set(barred_from(state, task))
+    chosen = line.strategy.choose(wish, barred if event.worker in failed else failed | barred)
 
     def said(worker: Worker) -> str:
-        return "" if worker.room else f"had no room, or was away: {len(worker.attempts):,} attempts"
+        if worker.room:
+            return ""
+        live, profile = len(worker.attempts), state.profiles.get(worker.id)
+        # What it would have taken, nobody knows any more: as many as it makes at a time, say.
+        held = held_back(profile.conduct, state.policy, worker.concurrency - live, live) if profile is not None else ""
+        return held or f"had no room, or was away: {live:,} attempts"
 
     rulings, left_out = _rulings(state, line, task, event.worker, now_ns, said, rulings_max)
     agrees = chosen == event.worker
@@ -209,11 +218,15 @@ def _rulings(
 def _reasons(state: State, line: Line, task: Task, worker: Worker, said: Callable[[Worker], str]) -> tuple[str, ...]:
     probing = line.tenant == PROBE_TENANT
     reasons = list(reasons_against(worker, task.capability, line.demand, line.tenant, probing=probing))
+    if reasons:
+        reasons[0] += paused_because(state, worker)
     if away := said(worker):
         reasons.append(away)
     if worker.reserved and worker.reserved != task.id and worker.id not in line.strategy.placed():
         # For one of another line: what stands in its own line before it may still have the worker.
         reasons.append(f"is kept free for task {worker.reserved}, which has waited long for as much")
+    if worker.id in barred_from(state, task):
+        reasons.append("has had to do with the result that it is about")
     standing = line.roster.get(worker.id)
     if standing is not None:
         in_use = in_use_by(state, worker)

@@ -47,7 +47,7 @@ def register_worker(desk: Desk, command: RegisterWorker) -> None:
 
 def pause_worker(desk: Desk, command: PauseWorker) -> None:
     """It gets nothing more; what it has goes on."""
-    worker, profile = _find(desk, command.worker)
+    worker, profile = find(desk, command.worker)
     if profile is None:
         return
     if profile.paused or profile.removed:
@@ -55,28 +55,39 @@ def pause_worker(desk: Desk, command: PauseWorker) -> None:
     elif worker is not None and worker.state is WorkerState.DRAINING:
         _conflict(desk, f"{command.worker} is draining, and takes nothing more anyway")
     else:
-        let_go(desk, command.worker)
-        desk.emit(WorkerPaused(command.worker, command.principal, command.reason))
-        if worker is not None:
-            cancel_probes(desk, worker.id)
-            desk.lines.seat_again(worker)
+        pause(desk, command.worker, command.principal, command.reason)
+
+
+def pause(desk: Desk, worker_id: str, principal: str, reason: str) -> None:
+    """Pause a worker, here or not, that is neither paused nor about to leave."""
+    worker = desk.state.workers.get(worker_id)
+    let_go(desk, worker_id)
+    desk.emit(WorkerPaused(worker_id, principal, reason))
+    if worker is not None:
+        cancel_probes(desk, worker.id)
+        desk.lines.seat_again(worker)
 
 
 def resume_worker(desk: Desk, command: ResumeWorker) -> None:
     """It may take tasks again, after its probes if it has yet to pass any."""
-    worker, profile = _find(desk, command.worker)
+    worker, profile = find(desk, command.worker)
     if profile is None:
         return
     if not profile.paused and not profile.removed:
         _conflict(desk, f"{command.worker} is neither paused nor removed")
         return
-    here_paused = worker is not None and worker.state is WorkerState.PAUSED
-    probed = worker is not None and to_be_probed(desk.state, worker.offers, profile)
-    if worker is not None and not here_paused:
+    if worker is not None and worker.state is not WorkerState.PAUSED:
         _conflict(desk, f"{command.worker} is {worker.state.name}; wait until it has left")
         return
+    resume(desk, profile, command.principal)
+
+
+def resume(desk: Desk, profile: Profile, principal: str) -> None:
+    """Let a worker that was paused or removed, here or not, have tasks again, after its probes if it has yet to pass any."""
+    worker = desk.state.workers.get(profile.worker)
+    probed = worker is not None and to_be_probed(desk.state, worker.offers, profile)
     after = WorkerState.PROBATION if probed else WorkerState.ACTIVE
-    desk.emit(WorkerResumed(command.worker, command.principal, after))
+    desk.emit(WorkerResumed(profile.worker, principal, after))
     if worker is not None:
         desk.lines.seat_again(worker)
         rate(desk, worker.id)
@@ -86,7 +97,7 @@ def resume_worker(desk: Desk, command: ResumeWorker) -> None:
 
 def drain_worker(desk: Desk, command: DrainWorker) -> None:
     """It finishes what it has, and leaves."""
-    worker, profile = _find(desk, command.worker)
+    worker, profile = find(desk, command.worker)
     if profile is None:
         return
     if worker is None:
@@ -102,29 +113,40 @@ def drain_worker(desk: Desk, command: DrainWorker) -> None:
 
 def remove_worker(desk: Desk, command: RemoveWorker) -> None:
     """It is out at once: what it has is tried elsewhere."""
-    worker, profile = _find(desk, command.worker)
+    _, profile = find(desk, command.worker)
     if profile is None:
         return
     if profile.removed:
         _conflict(desk, f"{command.worker} is removed already: {profile.reason}")
-        return
+    else:
+        remove(desk, command.worker, command.principal, command.reason)
+
+
+def remove(desk: Desk, worker_id: str, principal: str, reason: str) -> None:
+    """Take a worker out, here or not, that is not out already."""
+    worker = desk.state.workers.get(worker_id)
     if worker is not None:
-        leave(desk, worker, lost=False, reason=f"was removed: {command.reason}", permanent=True)
-    desk.emit(WorkerRemoved(command.worker, command.principal, command.reason))
+        leave(desk, worker, lost=False, reason=f"was removed: {reason}", permanent=True)
+    desk.emit(WorkerRemoved(worker_id, principal, reason))
 
 
 def tell_worker(desk: Desk, command: TellWorker) -> None:
     """It hears the command now, or when it comes back; if its stream breaks meanwhile, it may hear it twice."""
-    worker, profile = _find(desk, command.worker)
+    _, profile = find(desk, command.worker)
     if profile is None:
         return
     if len(profile.words) >= WORDS_MAX:
         reason = f"{len(profile.words)} commands wait for {command.worker} to come back, which is the bound"
         desk.refusals.append(Refusal("", "exhausted", "word", reason))
-        return
-    desk.emit(WorkerTold(command.worker, command.principal, command.word))
-    if worker is not None:
-        desk.effects.append(SendWords(worker.id, (command.word,)))
+    else:
+        say(desk, command.worker, command.principal, command.word)
+
+
+def say(desk: Desk, worker_id: str, principal: str, word: str) -> None:
+    """Have a worker told a word, now or when it comes back."""
+    desk.emit(WorkerTold(worker_id, principal, word))
+    if worker_id in desk.state.workers:
+        desk.effects.append(SendWords(worker_id, (word,)))
 
 
 def hear_words(desk: Desk, command: HearWords) -> None:
@@ -158,7 +180,7 @@ def set_allocation(desk: Desk, command: SetAllocation) -> None:
     desk.lines.equip(allocation.capability)
 
 
-def _find(desk: Desk, worker_id: str) -> tuple[Worker | None, Profile | None]:
+def find(desk: Desk, worker_id: str) -> tuple[Worker | None, Profile | None]:
     """The worker, if it is here, and what is kept of it; if it was never seen that is said."""
     profile = desk.state.profiles.get(worker_id)
     if profile is None:

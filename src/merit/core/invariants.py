@@ -11,6 +11,8 @@ from merit.allocation.feasibility import capacity_of, lacking
 from merit.core.allocating import room_of
 from merit.core.desk import Desk
 from merit.core.line import Line, in_use_by
+from merit.core.looking import barred_from
+from merit.core.noting import SUPERVISE_KEY
 from merit.core.retrying import failed_by
 from merit.core.schedules import SCHEDULE_KEY
 from merit.core.staffing import WORKER_KEY
@@ -19,6 +21,7 @@ from merit.core.story import story_of_task
 from merit.core.timing import due_next_ns
 from merit.model.limits import HELD_MAX
 from merit.model.rules import RuleKind
+from merit.model.supervision import FACTOR_MAX, FACTOR_MIN, SCORE_MAX, CircuitState, Stage
 from merit.model.tasks import Task, TaskState
 from merit.model.workers import Worker, WorkerState
 
@@ -81,7 +84,9 @@ def check_allocated(desk: Desk) -> None:
             # worker has its key by now, it waits its turn.)
             line = desk.lines.route(pick.task)
         able = {worker.id for worker in desk.state.workers.values() if _may_take(desk, line, worker)}
-        if not line.roster.keys() <= failed_by(pick.task):
+        barred = set(barred_from(desk.state, pick.task))
+        able -= barred
+        if not line.roster.keys() <= failed_by(pick.task) | barred:
             able -= failed_by(pick.task)
         if able:
             _that(False, pick.task, f"waits for {queue.capability}, and worker {min(able)} has room")
@@ -127,7 +132,9 @@ def _check_task(state: State, task: Task) -> None:
     _that(task.state.final == bool(task.ended_ns), task, f"ended at {task.ended_ns}")
     waits = task.state is TaskState.WAITING
     idle = waits or task.state is TaskState.PENDING or task.state.final
-    _that(idle or not task.due_ns, task, f"is due at {task.due_ns}")
+    audited = task.state is TaskState.AUDITING
+    _that(idle or audited or not task.due_ns, task, f"is due at {task.due_ns}")
+    _that(audited == (task.id in state.cases), task, "is looked at, or not, and the cases say otherwise")
     _that(waits or not task.blocked_by or task.state.final, task, f"is blocked by {task.blocked_by} tasks")
     if task.state is TaskState.DEAD:
         _that(task.failure is not None, task, "died of nothing")
@@ -228,6 +235,9 @@ def _check_fleet(state: State) -> None:
         _holds(False, f"worker {worker}", "is the home of keys, and not here")
     for name, profile in state.profiles.items():
         _holds(profile.worker == name, f"profile {name}", f"is that of {profile.worker}")
+        conduct = profile.conduct
+        bounded = FACTOR_MIN <= conduct.factor <= FACTOR_MAX and 0 <= conduct.score <= SCORE_MAX
+        _holds(bounded, f"worker {name}", f"has the factor {conduct.factor} and the score {conduct.score}")
         _holds(not profile.removed or name not in state.workers, f"worker {name}", "was removed, and is here")
     if state.profiles_max:
         unknown = state.workers.keys() - state.profiles.keys()
@@ -313,6 +323,13 @@ def _check_timers(desk: Desk) -> None:
         last = max(desk.now_ns + wait_ns, state.grace_until_ns) + TIMER_SLACK_NS
         _holds(at <= last, f"worker {worker_id}", f"goes off at {at}, which is too late")
     others = sum(1 for gate in desk.gates if timers.due_ns(gate.key) is not None)
+    rounds = timers.due_ns(SUPERVISE_KEY) is not None
+    _holds(rounds or not desk.news, "news", f"of {len(desk.news)} workers, and no round is due")
+    others += sum(1 for key in timers if key.startswith(SUPERVISE_KEY))
+    for name, profile in state.profiles.items():
+        conduct = profile.conduct
+        if conduct.stage is Stage.PAUSED or conduct.circuit.state is CircuitState.OPEN:
+            _holds(timers.due_ns(SUPERVISE_KEY + name) is not None, f"worker {name}", "is held back for ever")
     others += sum(1 for name in state.schedules if timers.due_ns(SCHEDULE_KEY + name) is not None)
     right = len(timers) - others == len(expected) + len(desk.seats)
     _holds(right, "timers", f"{len(timers)}: some are for nothing")

@@ -3,7 +3,7 @@ them for every change, and the diagrams in the documentation are made from them.
 
 Tasks::
 
-    (new) ──▶ WAITING ──▶ PENDING ──▶ ASSIGNED ──▶ RUNNING ──▶ COMPLETED
+    (new) ──▶ WAITING ──▶ PENDING ──▶ ASSIGNED ──▶ RUNNING ──▶ COMPLETED      (perhaps by way of AUDITING)
                  ▲           ▲ returned  │            │
                  │           └───────────┤            ├──▶ DEAD        (also from any state before)
                  └── back-off ───────────┴────────────┘
@@ -29,6 +29,7 @@ from merit.model.events import (
     AttemptFailed,
     AttemptReturned,
     AttemptStarted,
+    AuditStarted,
     Event,
     TaskCanceled,
     TaskCompleted,
@@ -49,14 +50,17 @@ _T = TaskState
 _A = AttemptState
 _W = WorkerState
 
+_FAILED_AS = frozenset({_A.FAILED, _A.REFUSED, _A.TIMED_OUT, _A.LOST, _A.CANCELED, _A.REJECTED})
+
 TASK: Mapping[type[Event], Mapping[TaskState, TaskState]] = {
     TaskReleased: {_T.WAITING: _T.PENDING},
     AttemptAssigned: {_T.PENDING: _T.ASSIGNED},
     AttemptStarted: {_T.ASSIGNED: _T.RUNNING},
     AttemptReturned: {_T.ASSIGNED: _T.PENDING},
-    AttemptFailed: {_T.ASSIGNED: _T.ASSIGNED, _T.RUNNING: _T.RUNNING},
-    TaskDelayed: {_T.ASSIGNED: _T.WAITING, _T.RUNNING: _T.WAITING},
-    TaskCompleted: {_T.ASSIGNED: _T.COMPLETED, _T.RUNNING: _T.COMPLETED},
+    AttemptFailed: {_T.ASSIGNED: _T.ASSIGNED, _T.RUNNING: _T.RUNNING, _T.AUDITING: _T.AUDITING},
+    AuditStarted: {_T.ASSIGNED: _T.AUDITING, _T.RUNNING: _T.AUDITING},
+    TaskDelayed: {_T.ASSIGNED: _T.WAITING, _T.RUNNING: _T.WAITING, _T.AUDITING: _T.WAITING},
+    TaskCompleted: {_T.ASSIGNED: _T.COMPLETED, _T.RUNNING: _T.COMPLETED, _T.AUDITING: _T.COMPLETED},
     TaskDied: {state: _T.DEAD for state in _T if not state.final},
     TaskCanceled: {state: _T.CANCELED for state in _T if not state.final},
 }
@@ -65,14 +69,21 @@ ATTEMPT: Mapping[type[Event], Mapping[AttemptState, frozenset[AttemptState]]] = 
     AttemptStarted: {_A.ASSIGNED: frozenset({_A.RUNNING})},
     AttemptReturned: {_A.ASSIGNED: frozenset({_A.RETURNED})},
     AttemptFailed: {
-        _A.ASSIGNED: frozenset({_A.FAILED, _A.REFUSED, _A.TIMED_OUT, _A.LOST, _A.CANCELED}),
-        _A.RUNNING: frozenset({_A.FAILED, _A.REFUSED, _A.TIMED_OUT, _A.LOST, _A.CANCELED}),
+        _A.ASSIGNED: _FAILED_AS,
+        _A.RUNNING: _FAILED_AS,
+        _A.REPORTED: frozenset({_A.REJECTED, _A.CANCELED}),
+    },
+    AuditStarted: {
+        _A.ASSIGNED: frozenset({_A.REPORTED, _A.CANCELED}),
+        _A.RUNNING: frozenset({_A.REPORTED, _A.CANCELED}),
     },
     TaskCompleted: {
         _A.ASSIGNED: frozenset({_A.COMPLETED, _A.CANCELED}),
         _A.RUNNING: frozenset({_A.COMPLETED, _A.CANCELED}),
+        _A.REPORTED: frozenset({_A.COMPLETED}),
     },
-    TaskCanceled: {_A.ASSIGNED: frozenset({_A.CANCELED}), _A.RUNNING: frozenset({_A.CANCELED})},
+    TaskCanceled: {state: frozenset({_A.CANCELED}) for state in (_A.ASSIGNED, _A.RUNNING, _A.REPORTED)},
+    TaskDied: {_A.REPORTED: frozenset({_A.CANCELED})},
 }
 
 _PRESENT = (_W.ACTIVE, _W.DRAINING, _W.PROBATION, _W.PAUSED)

@@ -7,17 +7,19 @@ from collections import Counter
 from msgspec import Struct
 
 from merit.allocation.feasibility import NOTHING, SLOTS, needs_of, reasons_against
-from merit.allocation.strategy import PLAIN, Candidate, Strategy, Wish
+from merit.allocation.strategy import CRITICAL, PLAIN, Candidate, Strategy, Wish
 from merit.core.state import State
-from merit.model.tasks import Demand, Task
+from merit.model.supervision import FACTOR_ONE
+from merit.model.tasks import Demand, Priority, Task
 from merit.model.tenancy import PROBE_TENANT
-from merit.model.workers import Amount, Offer, Worker
+from merit.model.workers import Amount, Offer, Profile, Worker
 
+_CRITICAL_PRIORITY = Priority.CRITICAL
 _ATTEMPTS_BITS = 8
 """Attempts of a task that are told apart where its order stands for chance."""
 
-LineKey = tuple[str, Demand, str, bool]
-"""Capability, demand, tenant, and whether it is guided."""
+LineKey = tuple[str, Demand, str, bool, bool]
+"""Capability, demand, tenant, whether it is guided, and whether its tasks look at results of others."""
 
 
 class Fit(Struct):
@@ -28,6 +30,18 @@ class Fit(Struct):
     needs: tuple[Amount, ...]
     counted: bool
     """Whether more than its room has to be looked at."""
+
+    def learn(self, worker: Worker, profile: Profile | None) -> None:
+        """Its record, or what was decided about it, has changed."""
+        if profile is None:
+            return
+        candidate, conduct = self.candidate, profile.conduct
+        candidate.concurrency = max(1, worker.concurrency * conduct.factor // FACTOR_ONE)
+        candidate.score = conduct.score
+        record = profile.records.get(self.offer.name)
+        if record is not None:
+            candidate.took_ns = record.took_ns
+            candidate.reputation = record.rating.low
 
 
 class Line:
@@ -41,6 +55,7 @@ class Line:
         "guided",
         "lent",
         "name",
+        "reviews",
         "roster",
         "staffed",
         "strategy",
@@ -48,12 +63,14 @@ class Line:
         "tenant",
     )
 
-    def __init__(self, name: str, capability: str, demand: Demand, tenant: str, guided: bool) -> None:
+    def __init__(self, name: str, capability: str, demand: Demand, tenant: str, *, guided: bool, reviews: bool) -> None:
         self.name = name
         self.capability = capability
         self.demand = demand
         self.tenant = tenant
         self.guided = guided
+        self.reviews = reviews
+        """Whether its tasks look at results: then not everybody may do each of them."""
         self.roster: dict[str, Fit] = {}
         """Workers that are attached and may do its tasks."""
         self.staffed: bool | None = None
@@ -71,7 +88,7 @@ class Line:
     @property
     def key(self) -> LineKey:
         """What tells it from all others."""
-        return self.capability, self.demand, self.tenant, self.guided
+        return self.capability, self.demand, self.tenant, self.guided, self.reviews
 
     @property
     def broad(self) -> bool:
@@ -88,7 +105,7 @@ class Line:
             worker.concurrency,
             preference_permille=offer.preference_permille,
             cost_micros=offer.cost_micros,
-            tags=frozenset((*worker.tags, *offer.tags)),
+            tags=frozenset((*worker.tags, *offer.tags, *worker.privileges)),
         )
         needs = needs_of(offer, self.demand)
         return Fit(candidate, offer, needs, bool(needs or offer.concurrency_max))
@@ -121,8 +138,9 @@ def count_in(in_use: Counter[str], offer: Offer, task: Task) -> None:
 
 def wish_of(strategy: Strategy, task: Task, now_ns: int) -> Wish:
     """What the strategy may know of the task."""
+    critical = task.priority is _CRITICAL_PRIORITY
     if not strategy.reads_wish:
-        return PLAIN
+        return CRITICAL if critical else PLAIN
     terms = task.terms
     demand = terms.demand if terms is not None else None
     return Wish(
@@ -130,4 +148,5 @@ def wish_of(strategy: Strategy, task: Task, now_ns: int) -> Wish:
         task.deadline_ns - now_ns if task.deadline_ns else -1,
         terms.estimate_ns if terms is not None else 0,
         demand.prefers if demand is not None else (),
+        critical,
     )

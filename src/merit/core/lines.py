@@ -12,7 +12,7 @@ they come to the head of the line in which they were.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TypeVar
 from zlib import crc32
 
@@ -100,9 +100,10 @@ class Lines:
         """The line in which the task has to wait now; it is made if there is none like it."""
         capability, terms = task.capability, task.terms
         demand = terms.demand if terms is not None else None
-        if demand is None and capability not in self._special and task.tenant != PROBE_TENANT:
+        reviews = terms is not None and terms.review is not None
+        if demand is None and capability not in self._special and task.tenant != PROBE_TENANT and not reviews:
             return self.by_name.get(capability) or self._get(capability, NOTHING, "")
-        return self._get(capability, *self._asked(task, demand or NOTHING))
+        return self._get(capability, *self._asked(task, demand or NOTHING), reviews=reviews)
 
     def belongs(self, task: Task, line: Line) -> bool:
         """Whether a task that stands in this line still has to."""
@@ -117,7 +118,7 @@ class Lines:
         then: ``lines_max`` in all, ``broad_max`` of one capability in which many workers may stand."""
         if demand.prefers:
             demand = replace(demand, prefers=())
-        key = (capability, demand, "", False)
+        key = (capability, demand, "", False, False)
         if demand == NOTHING or key in self._by_key or key in bespoken.keys:
             return True
 
@@ -214,18 +215,22 @@ class Lines:
                 del self._by_key[line.key]
         self._unsettle(capability)
 
-    def _get(self, capability: str, demand: Demand, tenant: str, guided: bool = False) -> Line:
-        plain = demand == NOTHING and not tenant
-        line = self.by_name.get(capability) if plain else self._by_key.get((capability, demand, tenant, guided))
+    def _get(
+        self, capability: str, demand: Demand, tenant: str, guided: bool = False, *, reviews: bool = False
+    ) -> Line:
+        plain = demand == NOTHING and not tenant and not reviews
+        line = (
+            self.by_name.get(capability) if plain else self._by_key.get((capability, demand, tenant, guided, reviews))
+        )
         if line is not None:
             return line
         if plain:
-            line = Line(capability, capability, demand, tenant, guided)
+            line = Line(capability, capability, demand, tenant, guided=guided, reviews=reviews)
             if capability not in self._special:
                 self.uniform_names.add(capability)
         else:
             self._serial += 1
-            line = Line(f"{capability}\0{self._serial}", capability, demand, tenant, guided)
+            line = Line(f"{capability}\0{self._serial}", capability, demand, tenant, guided=guided, reviews=reviews)
             self._by_key[line.key] = line
             self._broad[capability] += line.broad
         self.by_name[line.name] = line
@@ -296,9 +301,9 @@ class Lines:
                 for worker in line.roster:
                     self._offer(line, line.roster[worker], self._state.workers[worker])
 
-    def offered_by(self, capability: str) -> int:
-        """How many workers that are attached, and not about to leave, offer it."""
-        return len(self._seated.get(capability, ()))
+    def offering(self, capability: str) -> Collection[str]:
+        """The workers that are attached, and not about to leave, and offer it."""
+        return self._seated.get(capability, ())
 
     def of_capability(self, capability: str) -> list[Line]:
         """All its lines."""
@@ -395,7 +400,7 @@ class Lines:
             return
         line.roster[worker.id] = fit
         self._places[worker.id].append((line, fit))
-        self._learn(fit, worker)
+        fit.learn(worker, self._state.profiles.get(worker.id))
         self._offer(line, fit, worker)
         self._ready[line.name] = None
 
@@ -432,7 +437,7 @@ class Lines:
         """Attempts of the worker have ended, or its room has changed: tell the strategies."""
         self._in_use.pop(worker.id, None)
         for line, fit in self._places.get(worker.id, ()):
-            self._learn(fit, worker)
+            fit.learn(worker, self._state.profiles.get(worker.id))
             self._offer(line, fit, worker)
 
     def assigned(self, worker: Worker, task: Task, line: Line) -> None:
@@ -450,11 +455,6 @@ class Lines:
             candidate.live, candidate.room = len(worker.attempts), room
             candidate.given, candidate.turn = worker.given, worker.turn
             other.strategy.place(candidate)
-
-    def _learn(self, fit: Fit, worker: Worker) -> None:
-        profile = self._state.profiles.get(worker.id)
-        speed = profile.speeds.get(fit.offer.name) if profile is not None else None
-        fit.candidate.took_ns = speed.took_ns if speed is not None else 0
 
     def _offer(self, line: Line, fit: Fit, worker: Worker) -> None:
         """Let the line's strategy know how things stand with the worker."""

@@ -15,6 +15,7 @@ from msgspec import Struct
 from merit.core.admission import conclude, set_admission
 from merit.core.allocating import allocate
 from merit.core.attempts import task_due
+from merit.core.auditing import audit_due, call_off, result_reported, review_ended
 from merit.core.dead_letters import purge_dead, retry_dead
 from merit.core.depending import follow_up
 from merit.core.desk import Desk
@@ -29,6 +30,7 @@ from merit.core.governing import (
     set_allocation,
     tell_worker,
 )
+from merit.core.noting import SUPERVISE_KEY
 from merit.core.queueing import come_forward
 from merit.core.recovering import recover
 from merit.core.rollouts import end_rollout, start_rollout
@@ -40,9 +42,10 @@ from merit.core.schedules import (
     schedule_due,
     set_schedule,
 )
-from merit.core.settings import pause_queue, resume_queue, set_rule, set_tenant
+from merit.core.settings import pause_queue, resume_queue, set_audit, set_rule, set_tenant
 from merit.core.staffing import WORKER_KEY, attach_worker, detach_worker, take_frame, worker_due
 from merit.core.submitting import cancel_tasks, submit_tasks
+from merit.core.supervising import consider, judge_worker, set_objective, set_supervision, supervise_due
 from merit.model.commands import (
     Allocate,
     AttachWorker,
@@ -54,6 +57,7 @@ from merit.model.commands import (
     EndRollout,
     FollowUp,
     HearWords,
+    JudgeWorker,
     PauseQueue,
     PauseWorker,
     PlanSchedule,
@@ -67,8 +71,11 @@ from merit.model.commands import (
     RunSchedule,
     SetAdmission,
     SetAllocation,
+    SetAudit,
+    SetObjective,
     SetRule,
     SetSchedule,
+    SetSupervision,
     SetTenant,
     StartLeadership,
     StartRollout,
@@ -79,7 +86,7 @@ from merit.model.commands import (
 )
 from merit.model.effects import Effect
 from merit.model.events import Event, LeadershipStarted
-from merit.model.tasks import Refusal
+from merit.model.tasks import Refusal, TaskState
 
 
 class Decision(Struct):
@@ -97,6 +104,7 @@ class Machine(Desk):
         state: where the journal ends.
         catalogue: by name, the strategies that there are.
         limits: bounds and times.
+        panel: who reckons scores and reputations, and decides about workers.
     """
 
     def handle(self, command: Command, now_ns: int) -> Decision:
@@ -110,9 +118,22 @@ class Machine(Desk):
         self.cursor = command
         self.events, self.effects, self.refusals = [], [], []
         _HANDLERS[type(command)](self, command)
-        while self.probed:
-            conclude(self, self.probed.popleft())
+        while self.probed or self.reported or self.reviewed or self.orphans:
+            self._follow()
+        if self.suspects:
+            consider(self)
         return Decision(self.events, self.effects, self.refusals)
+
+    def _follow(self) -> None:
+        """What has just happened to a task may be of consequence for others."""
+        if self.probed:
+            conclude(self, self.probed.popleft())
+        elif self.reported:
+            result_reported(self, *self.reported.popleft())
+        elif self.reviewed:
+            review_ended(self, self.reviewed.popleft())
+        else:
+            call_off(self, self.orphans.popleft())
 
     def next_due_ns(self) -> int | None:
         """When the next ``Tick`` is needed, or None."""
@@ -137,6 +158,7 @@ def _start_leadership(desk: Desk, command: StartLeadership) -> None:
             limits.keys_ns,
             limits.profiles_max,
             limits.homes_max,
+            command.salt,
         )
     )
     recover(desk, grace_until_ns)
@@ -156,7 +178,8 @@ def _tick(desk: Desk, command: Tick) -> None:
                 due(desk, key.removeprefix(prefix))
                 break
         else:
-            task_due(desk, key)
+            task = desk.state.tasks.get(key)
+            (audit_due if task is not None and task.state is TaskState.AUDITING else task_due)(desk, key)
 
 
 def _gate_due(desk: Desk, name: str) -> None:
@@ -167,6 +190,7 @@ _DUE: Mapping[str, Callable[[Desk, str], None]] = {
     WORKER_KEY: worker_due,
     GATE_KEY: _gate_due,
     SCHEDULE_KEY: schedule_due,
+    SUPERVISE_KEY: supervise_due,
 }
 """By prefix of a timer's key: what is done when it goes off. All others are those of tasks."""
 
@@ -200,6 +224,10 @@ _HANDLERS: Mapping[type[Command], Callable[[Desk, Any], None]] = {
     HearWords: hear_words,
     SetAllocation: set_allocation,
     SetAdmission: set_admission,
+    SetAudit: set_audit,
     StartRollout: start_rollout,
     EndRollout: end_rollout,
+    SetSupervision: set_supervision,
+    SetObjective: set_objective,
+    JudgeWorker: judge_worker,
 }

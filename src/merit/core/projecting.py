@@ -87,18 +87,25 @@ class Projection:
         return " ".join(words_of(texts)) if texts else ""
 
     def _worker_row(self, worker: Worker, left_ns: int = 0, left: WorkerLeft | None = None) -> WorkerRow:
-        profile = self.state.profiles.get(worker.id)
+        profile, before = self.state.profiles.get(worker.id), self.workers.get(worker.id)
+        offers = worker.offers
+        first_ns = profile.first_ns if profile is not None else worker.joined_ns
+        if before is not None:
+            # The profile may have been forgotten since.
+            first_ns = min(first_ns, before.first_ns)
         return WorkerRow(
             worker.id,
             self.state.sequence,
             worker.tenant,
-            tuple(offer.name for offer in worker.offers),
-            worker.tags,
-            profile.first_ns if profile is not None else worker.joined_ns,
+            tuple(offer.name for offer in offers),
+            tuple(dict.fromkeys([*worker.tags, *(tag for offer in offers for tag in offer.tags)])),
+            first_ns,
             worker.joined_ns,
             left_ns,
             left is not None and left.lost,
             left.reason if left is not None else "",
+            tuple(offer.version for offer in offers),
+            worker.tenants,
         )
 
 

@@ -9,7 +9,10 @@ from merit.core.state import Payloads, State
 from merit.model.events import (
     AttemptAssigned,
     AttemptFailed,
+    AuditAnswered,
+    AuditStarted,
     Event,
+    ResultJudged,
     ScheduleFired,
     TaskCompleted,
     TaskReleased,
@@ -21,6 +24,10 @@ from merit.model.workers import Worker, WorkerState
 
 _ALL = 2**62
 """Nothing of a single task is forgotten."""
+
+
+class NotRemembered(Exception):
+    """There never was such a task, or it is forgotten; the message says what is known of that."""
 
 
 class Recollection:
@@ -47,7 +54,7 @@ class Recollection:
                 keys_ns=_ALL,
             )
         state = self._states.get(name)
-        if state is None or isinstance(event, (ScheduleFired, WorkerReserved)):
+        if state is None or isinstance(event, (ScheduleFired, WorkerReserved, AuditAnswered, ResultJudged)):
             return  # it names the task, and is about something else
         if isinstance(event, AttemptAssigned) and event.worker not in state.workers:
             state.workers[event.worker] = Worker(event.worker, "", "", (), 1, (), 0, WorkerState.ACTIVE, {})
@@ -70,8 +77,8 @@ def give_back(task: Task, event: Event, payloads: Payloads) -> None:
     if isinstance(event, TaskSubmitted):
         task.parameters = payloads.get(event.parameters, b"")
         return
-    attempt = task.attempt(event.number) if isinstance(event, (TaskCompleted, AttemptFailed)) else None
-    if attempt is not None:
-        attempt.trail = payloads.get(event.trail, b"")  # type: ignore[attr-defined]  # both have one
+    attempt = task.attempt(event.number) if isinstance(event, (TaskCompleted, AttemptFailed, AuditStarted)) else None
+    if attempt is not None and event.trail:  # type: ignore[attr-defined]  # all of these have one
+        attempt.trail = payloads.get(event.trail, b"")  # type: ignore[attr-defined]  # as before
     if isinstance(event, TaskCompleted):
         task.result = payloads.get(event.result, b"")

@@ -9,12 +9,15 @@ from collections.abc import Mapping
 
 from merit.allocation.strategy import MakeStrategy
 from merit.core.admission import recall_probes
+from merit.core.auditing import recall_gold
 from merit.core.depending import unfinished
 from merit.core.desk import Desk, Seat
+from merit.core.panel import BUILT_IN_PANEL, Panel
 from merit.core.queueing import enqueue
 from merit.core.schedules import plan
 from merit.core.staffing import WORKER_KEY, welcome
 from merit.core.state import State
+from merit.core.supervising import recall_conduct
 from merit.core.timing import arm
 from merit.model.limits import Limits
 from merit.model.tasks import TaskState
@@ -43,17 +46,21 @@ def recover(desk: Desk, grace_until_ns: int) -> None:
             continue
         if task.state is TaskState.PENDING:
             enqueue(desk, task)
-        elif task.state is not TaskState.WAITING:
+        elif task.state not in (TaskState.WAITING, TaskState.AUDITING):
             desk.gates.hold((task,), desk.now_ns)
-        elif (doom := unfinished(state, task, desk.now_ns)) is not None:
+        elif task.state is TaskState.WAITING and (doom := unfinished(state, task, desk.now_ns)) is not None:
             desk.affected.append((task, doom))
         arm(desk, task)
     for planned in state.schedules.values():
         plan(desk, planned)
     recall_probes(desk)
+    recall_conduct(desk)
+    recall_gold(desk)
 
 
-def desk_of(state: State, now_ns: int, catalogue: Mapping[str, MakeStrategy], limits: Limits) -> Desk:
+def desk_of(
+    state: State, now_ns: int, catalogue: Mapping[str, MakeStrategy], limits: Limits, panel: Panel = BUILT_IN_PANEL
+) -> Desk:
     """A desk as it may have been at a moment of the past, to be looked at.
 
     The journal does not say whether a worker was connected at that moment, so every worker that had joined and not left
@@ -64,8 +71,9 @@ def desk_of(state: State, now_ns: int, catalogue: Mapping[str, MakeStrategy], li
         now_ns: the moment, Unix time.
         catalogue: by name, the strategies that there are.
         limits: bounds and times.
+        panel: who reckons and decides about workers.
     """
-    desk = Desk(state, catalogue, limits)
+    desk = Desk(state, catalogue, limits, panel)
     desk.now_ns = desk.quiet_until_ns = now_ns  # nobody is silent for too long in the past
     recover(desk, now_ns)
     for worker in state.workers.values():

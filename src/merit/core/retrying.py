@@ -15,6 +15,13 @@ DEPENDENCY = "dependency"
 
 _NOT_STARTED = (AttemptState.REFUSED, AttemptState.RETURNED)
 """Ends of an attempt after which it is known that nothing was begun."""
+_FAULTS = (
+    AttemptState.FAILED,
+    AttemptState.REFUSED,
+    AttemptState.TIMED_OUT,
+    AttemptState.LOST,
+    AttemptState.REJECTED,
+)
 _USUAL = RetryPolicy()
 
 
@@ -68,5 +75,4 @@ def backoff_ns(desk: Desk, task: Task, tried: int) -> int:
 
 def failed_by(task: Task) -> set[str]:
     """The workers that have failed the task: another one shall try next if there is one."""
-    ends = (AttemptState.FAILED, AttemptState.REFUSED, AttemptState.TIMED_OUT, AttemptState.LOST)
-    return {attempt.worker for attempt in task.attempts if attempt.state in ends}
+    return {attempt.worker for attempt in task.attempts if attempt.state in _FAULTS}

@@ -1,13 +1,13 @@
-"""What operators set: queues paused and resumed, limits, what tenants get."""
+"""What operators set: queues paused and resumed, limits, what tenants get, how results are looked at."""
 
 from __future__ import annotations
 
 from merit.core.desk import Desk
 from merit.core.queueing import come_forward
 from merit.core.reserving import let_go
-from merit.model.commands import PauseQueue, ResumeQueue, SetRule, SetTenant
-from merit.model.events import QueuePaused, QueueResumed, RuleSet, TenantSet
-from merit.model.limits import RULES_MAX
+from merit.model.commands import PauseQueue, ResumeQueue, SetAudit, SetRule, SetTenant
+from merit.model.events import AuditSet, QueuePaused, QueueResumed, RuleSet, TenantSet
+from merit.model.limits import CAPABILITIES_MAX, RULES_MAX
 from merit.model.tasks import Refusal
 
 
@@ -55,6 +55,19 @@ def set_tenant(desk: Desk, command: SetTenant) -> None:
         return
     desk.emit(TenantSet(terms, command.principal))
     desk.backlog.shares.set_weight(terms.tenant, terms.weight)
+
+
+def set_audit(desk: Desk, command: SetAudit) -> None:
+    """Results of a capability that come from now on are looked at like this."""
+    policy, audits = command.policy, desk.state.audits
+    known = policy.capability in audits
+    if not known and policy.nothing:
+        return
+    if not known and len(audits) >= CAPABILITIES_MAX:
+        reason = f"{CAPABILITIES_MAX:,} capabilities have an audit policy, which is the bound"
+        desk.refusals.append(Refusal("", "exhausted", "capability", reason))
+        return
+    desk.emit(AuditSet(policy, command.principal))
 
 
 def _full(desk: Desk) -> bool:

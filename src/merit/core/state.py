@@ -7,9 +7,11 @@ from collections.abc import Mapping
 
 from msgspec import Struct, field
 
+from merit.model.auditing import AuditCase, AuditPolicy
 from merit.model.fleet import Admission, Allocation, Rollout
 from merit.model.rules import Rule, RuleKind, TenantTerms
 from merit.model.schedules import Planned
+from merit.model.supervision import Objective, Policy
 from merit.model.tasks import Task
 from merit.model.workers import Offer, Profile, Worker
 
@@ -86,8 +88,18 @@ class State(Struct):
     """By capability; under the empty name that of the system."""
     admissions: dict[str, Admission] = field(default_factory=dict)
     """By capability."""
+    audits: dict[str, AuditPolicy] = field(default_factory=dict)
+    """By capability."""
     rollouts: dict[str, Rollout] = field(default_factory=dict)
     """By capability."""
+    policy: Policy = Policy()
+    """How workers are supervised."""
+    objectives: dict[str, Objective] = field(default_factory=dict)
+    """By capability."""
+    salt: bytes = b""
+    """Secret by which it is drawn what is looked at closely."""
+    cases: dict[str, AuditCase] = field(default_factory=dict)
+    """By task: its result is being looked at."""
     homes: dict[tuple[str, str, str], str] = field(default_factory=dict)
     """By tenant, stateful capability and key, oldest first: the worker that has its tasks."""
     homes_of: dict[str, dict[tuple[str, str, str], None]] = field(default_factory=dict)

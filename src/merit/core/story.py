@@ -4,34 +4,69 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from enum import IntEnum
+from operator import itemgetter
 from typing import Any
 
 import msgspec
 
-from merit.model.events import Event
+from merit.model.events import AuditAnswered, AuditStarted, Event, ResultJudged
 from merit.model.limits import SECOND_NS
-from merit.model.tasks import Task
+from merit.model.tasks import AttemptState, ReviewKind, Task, TaskState
+
+_ASKED = {
+    ReviewKind.COPY: ", as a copy of task {of}",
+    ReviewKind.JUDGE: ", as a judge of the result of task {of}",
+    ReviewKind.GOLD: ", to look at its worker",
+}
 
 
-def story_of_task(task: Task) -> list[str]:
-    """What the task itself remembers, a line a step; times in seconds since it was submitted."""
+def story_of_task(task: Task, events: Iterable[tuple[int, Event]] = ()) -> list[str]:
+    """What the task itself remembers, a line a step; times in seconds since it was submitted.
 
-    def at(time_ns: int) -> str:
-        return f"{(time_ns - task.submitted_ns) / SECOND_NS:+.3f} s"
-
-    lines = [f"+0.000 s submitted by {task.principal} for {task.capability}, {task.priority.name}"]
+    Args:
+        task: as it is now.
+        events: of its life, each with its time, if they are known: what others said of its results stands in them alone.
+    """
+    review = task.terms.review if task.terms is not None else None
+    asked = "" if review is None else _ASKED[review.kind].format(of=review.of)
+    submitted = f"submitted by {task.principal} for {task.capability}, {task.priority.name}{asked}"
+    steps = [(task.submitted_ns, submitted)]
     for attempt in task.attempts:
         step = f"attempt {attempt.number} on {attempt.worker}"
-        lines.append(f"{at(attempt.assigned_ns)} {step} assigned")
+        steps.append((attempt.assigned_ns, f"{step} assigned"))
         if attempt.started_ns:
-            lines.append(f"{at(attempt.started_ns)} {step} started")
+            steps.append((attempt.started_ns, f"{step} started"))
         if attempt.ended_ns:
             why = f": {attempt.failure.message}" if attempt.failure else ""
-            lines.append(f"{at(attempt.ended_ns)} {step} {attempt.state.name}{why}")
+            steps.append((attempt.ended_ns, f"{step} {attempt.state.name}{why}"))
+    said = [(time_ns, line) for time_ns, event in events if (line := _said(event))]
+    if said:
+        steps = sorted([*steps, *said], key=itemgetter(0))
     if task.ended_ns:
-        why = f": {task.failure.message}" if task.failure else ""
-        lines.append(f"{at(task.ended_ns)} {task.state.name}{why}")
-    return lines
+        why = f": {task.failure.message}" if task.failure else _looked_at(task)
+        steps.append((task.ended_ns, f"{task.state.name}{why}"))
+    return [f"{(time_ns - task.submitted_ns) / SECOND_NS:+.3f} s {step}" for time_ns, step in steps]
+
+
+def _said(event: Event) -> str:
+    """What others have to do with a result of the task, in words; empty: nothing."""
+    if isinstance(event, AuditStarted):
+        return f"others are asked about the result of attempt {event.number}"
+    if isinstance(event, AuditAnswered):
+        return f"{event.worker or 'nobody'} has answered (task {event.review})"
+    if isinstance(event, ResultJudged):
+        return f"{event.worker} is {'right' if event.right else 'wrong'}, by {event.how}: {event.reason}"
+    return ""
+
+
+def _looked_at(task: Task) -> str:
+    """Whose result it is, where others were asked whether it is right."""
+    if task.state is not TaskState.COMPLETED:
+        return ""
+    own = [attempt for attempt in task.attempts if attempt.state is AttemptState.COMPLETED]
+    if not own:
+        return " with the answer of another worker"
+    return "" if own[0].ended_ns == task.ended_ns else " after others were asked whether the result is right"
 
 
 def story(events: Iterable[tuple[int, int, Event]], about: str) -> Iterator[tuple[int, int, str, dict[str, Any]]]:

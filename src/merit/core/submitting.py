@@ -270,6 +270,7 @@ def cancel(desk: Desk, task: Task, principal: str, reason: str) -> None:
     live = [attempt for attempt in task.attempts if attempt.state <= _ATTEMPT_LIVE_MAX]
     dependents = desk.state.dependents.get(task.id, {}).values()
     pending = task.state is _PENDING
+    desk.orphan(task)
     desk.emit(TaskCanceled(task.id, principal, reason))
     if pending:
         desk.backlog.drop(task)

@@ -6,7 +6,7 @@ Most timers never fire (a task is done before its time-out), so that arming and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush
 
 _BUCKET_BITS = 24
@@ -25,6 +25,10 @@ class Timers:
 
     def __len__(self) -> int:
         return len(self._armed)
+
+    def __iter__(self) -> Iterator[str]:
+        """The keys of all that is due sometime."""
+        return iter(self._armed)
 
     def arm(self, key: str, due_ns: int) -> None:
         """``key`` is due at ``due_ns``, and no longer at what was said before."""

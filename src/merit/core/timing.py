@@ -8,6 +8,7 @@ from merit.model.tasks import Attempt, AttemptState, Task, TaskState
 
 _WAITING = TaskState.WAITING
 _PENDING = TaskState.PENDING
+_AUDITING = TaskState.AUDITING
 _ATTEMPT_LIVE_MAX = AttemptState.RUNNING
 
 
@@ -24,13 +25,15 @@ def due_next_ns(desk: Desk, task: Task) -> int | None:
     """When something is due for the task, or None.
 
     While it waits: its time or the end of its back-off (unless it waits for others too); while it is pending its queue
-    time-out; while it has an attempt the time-outs of that; and always its deadline. Time-outs of queues and attempts
+    time-out; while it has an attempt the time-outs of that; while its result is looked at, until when; and always its deadline. Time-outs of queues and attempts
     stand still while a new leader's workers come back.
     """
     if task.state is _WAITING:
         due_ns = 0 if task.blocked_by else task.due_ns
     elif task.state is _PENDING:
         due_ns = task.due_ns and max(task.due_ns, desk.state.grace_until_ns)
+    elif task.state is _AUDITING:
+        due_ns = task.due_ns
     else:
         due = [attempt_due_ns(desk, task, a) for a in task.attempts if a.state <= _ATTEMPT_LIVE_MAX]
         return max(min(due), desk.state.grace_until_ns) if due else None

@@ -76,7 +76,7 @@ class CheckedTrail(msgspec.Struct, frozen=True):
     @property
     def story(self) -> list[str]:
         """Lines for people."""
-        return story_of_task(self.task)
+        return story_of_task(self.task, ((time_ns, event) for _, time_ns, event in self.events))
 
 
 def check_trail(document: bytes, keys: Collection[bytes] = ()) -> CheckedTrail:

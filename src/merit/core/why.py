@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from itertools import islice
 
 from merit.allocation.feasibility import reasons_against
 from merit.core.backlog import LineQueue
 from merit.core.desk import Desk
 from merit.core.gates import Gate
+from merit.core.liberty import clock, holds_back, paused_because
 from merit.core.line import Line
 from merit.core.retrying import failed_by
 from merit.model.limits import SECOND_NS
@@ -33,6 +34,8 @@ def why(desk: Desk, task: Task) -> str:
         return _waiting(desk, task)
     if task.state is TaskState.PENDING:
         return _pending(desk, task)
+    if task.state is TaskState.AUDITING:
+        return _audited(desk, task)
     attempt = task.attempts[-1]
     doing = "runs" if task.state is TaskState.RUNNING else "is with the worker"
     seat = desk.seats.get(attempt.worker)
@@ -40,9 +43,18 @@ def why(desk: Desk, task: Task) -> str:
     return f"attempt {attempt.number} {doing} on {attempt.worker}{away}"
 
 
+def _audited(desk: Desk, task: Task) -> str:
+    case = desk.state.cases[task.id]
+    asked = ", ".join(case.reviews[:_NAMED_MAX]) or "nobody"
+    said = f"{len(case.answers)} of {case.asked} have answered"
+    return (
+        f"the result of {case.worker} is being looked at by others (tasks {asked}; {said}), until {clock(task.due_ns)}"
+    )
+
+
 def _waiting(desk: Desk, task: Task) -> str:
     state = desk.state
-    until = f"until {_clock(task.due_ns)}, {_wait_s(desk, task.due_ns)}"
+    until = f"until {clock(task.due_ns)}, {_wait_s(desk, task.due_ns)}"
     if task.blocked_by:
         despite = task.terms is not None and task.terms.despite_dead
         needed = [
@@ -83,19 +95,25 @@ def _pending(desk: Desk, task: Task) -> str:
             return _limited(gate)
     line = desk.lines.route(task)
     if not line.roster:
-        return _nobody(line, able)
+        return _nobody(desk, line, able)
     failed = failed_by(task) & line.roster.keys()
     if failed & line.strategy.placed() and len(failed) < len(line.roster):
         return f"it waits for a worker that has not failed it; {', '.join(sorted(failed)[:_NAMED_MAX])} did"
     queue = desk.backlog.queue_of(task)
     before = _before(queue, task) if queue is not None else 0
+    next_ = f"about {before:,} go before it" if before else "it is next"
     names = list(line.roster)
+    held = {name: reason for name in names if (reason := holds_back(desk, state.workers[name]))}
+    said = "; ".join(f"{name} {reason}" for name, reason in islice(held.items(), _NAMED_MAX))
+    more = f" and {len(held) - _NAMED_MAX} more" if len(held) > _NAMED_MAX else ""
+    if len(held) == len(names):
+        return f"those that may do it are held back: {said}{more}; {next_}"
     suited = f"offer {capability}" if line.plain else f"may do it of those that offer {capability}"
     workers = f"all {len(names)} workers that {suited} are" if len(names) > 1 else f"{names[0]} is"
-    return f"{workers} busy; about {before:,} go before it" if before else f"{workers} busy; it is next"
+    return f"{workers} busy{f', or held back: {said}{more}' if held else ''}; {next_}"
 
 
-def _nobody(line: Line, able: list[Worker]) -> str:
+def _nobody(desk: Desk, line: Line, able: list[Worker]) -> str:
     """Why none of the workers that offer the capability may do the task."""
     capability = line.capability
     if all(worker.state is WorkerState.DRAINING for worker in able):
@@ -104,7 +122,7 @@ def _nobody(line: Line, able: list[Worker]) -> str:
     said: list[str] = []
     for worker in able[:_NAMED_MAX]:
         reasons = reasons_against(worker, capability, line.demand, line.tenant, probing=probing)
-        said.append(f"{worker.id} {next(reasons, 'was not looked at yet')}")
+        said.append(f"{worker.id} {next(reasons, 'was not looked at yet')}{paused_because(desk.state, worker)}")
     more = f" and {len(able) - _NAMED_MAX} more" if len(able) > _NAMED_MAX else ""
     return f"no connected worker may do it: {'; '.join(said)}{more}"
 
@@ -126,10 +144,6 @@ def _before(queue: LineQueue, task: Task) -> int:
         return 0
     own = max(0, min(flow.size - 1, task.order - head.order))
     return own + sum(min(other.size, own + 1) for other in queue.flows.values() if other is not flow)
-
-
-def _clock(time_ns: int) -> str:
-    return datetime.fromtimestamp(time_ns / SECOND_NS, UTC).isoformat(timespec="seconds")
 
 
 def _wait_s(desk: Desk, time_ns: int) -> str:

@@ -66,6 +66,7 @@ def is_known(cell: Cell, name: str) -> bool:
         name in state.offers
         or name in state.admissions
         or name in state.rollouts
+        or name in state.audits
         or (bool(name) and name in state.allocations)
         or cell.desk.backlog.pending(name) > 0
     )
@@ -74,7 +75,7 @@ def is_known(cell: Cell, name: str) -> bool:
 def known_names(cell: Cell, above: str, count_max: int) -> list[str]:
     """The first names of capabilities after this one: those that were offered, or for which something is set."""
     state = cell.state
-    names = {*state.offers, *state.admissions, *state.rollouts, *state.allocations}
+    names = {*state.offers, *state.admissions, *state.rollouts, *state.audits, *state.allocations}
     return nsmallest(count_max, (name for name in names if name and name > above))
 
 

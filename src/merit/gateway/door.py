@@ -69,7 +69,8 @@ class Door:
         self._load_blob = load_blob
         self._touch_blob = touch_blob
         self._clock = clock
-        self._schemas = Schemas()
+        self.schemas = Schemas()
+        """Compiled ones."""
 
     def client_frame(self, frame: ClientFrame) -> list[Refusal]:
         """Take what cannot pass out of the frame, and put what can into its normal form; the refusals."""
@@ -196,7 +197,7 @@ class Door:
             return  # the parameters are not complete before the results are in: the worker checks them then
         offer = self._offers.get(spec.capability)
         if offer is not None and offer.input_schema:
-            problem = self._schemas.problem(offer.input_schema, value)
+            problem = self.schemas.problem(offer.input_schema, value)
             if problem is not None:
                 where, why = problem
                 raise BadField(f"parameters.{where}" if where else "parameters", why)
@@ -209,7 +210,7 @@ class Door:
         """
         if frame.hello is not None:
             try:
-                check_hello(frame.hello, self._schemas)
+                check_hello(frame.hello, self.schemas)
             except BadField as refused:
                 # The process will say the same of itself on every stream.
                 raise ProtocolViolation(str(refused), permanent=True) from None

@@ -12,6 +12,7 @@ from typing import Final
 import grpc
 
 from merit.core.explaining import Explanation, explain_now
+from merit.core.recollect import NotRemembered
 from merit.gateway.answers import Context, obey, refuse
 from merit.gateway.capability_view import (
     count_staff,
@@ -26,10 +27,11 @@ from merit.gateway.explaining import CannotExplain, Explainer, FoldedSoFar
 from merit.gateway.fields import BadField, check_id, check_name, check_range, check_text
 from merit.gateway.fleet_check import check_rollout, read_admission, read_allocation
 from merit.gateway.identity import tenant_of
-from merit.gateway.portions import portions
-from merit.gateway.task_search import LIST_BYTES_MAX, page_size
-from merit.gateway.tasks_service import FindTasks
-from merit.gateway.worker_view import TURN_WORKERS, WorkerSearch, fill_details, known_workers, view_worker
+from merit.gateway.memory import Memory
+from merit.gateway.task_search import page_size
+from merit.gateway.tasks_service import FindTask
+from merit.gateway.worker_pages import WorkerPages
+from merit.gateway.worker_view import WorkerSearch, fill_details
 from merit.gateway.worker_watch import WATCHES_MAX, WorkerWatches
 from merit.model.commands import (
     Command,
@@ -48,12 +50,11 @@ from merit.model.record import JournalError
 from merit.model.tasks import Task, TaskState
 from merit.model.tenancy import LOCAL_PRINCIPAL
 from merit.ports.cell import Cell
+from merit.ports.read_model import ReadModelUnavailable
 from merit.wire.v1 import fleet_pb2, fleet_pb2_grpc
 
 _RULINGS_DEFAULT: Final = 100
 _RULINGS_MAX: Final = 10_000
-_TURN_FILTERED: Final = 1_000
-"""Workers that are held against a filter in one turn of the loop."""
 _PART_OF_TIME: Final = 10
 """Questions why a task waits take this part of the loop's time at most, since each looks at all workers at once."""
 _NO_REASON: Final = "an operator wants it so"
@@ -67,15 +68,19 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
     Args:
         cell: whose workers they are.
         door: checks probes.
-        find: reads older tasks from the journal.
+        find: reads an older task from the journal.
         explainer: explains past decisions.
+        memory: answers for workers that are gone; None: there is no follower.
     """
 
-    def __init__(self, cell: Cell, door: Door, find: FindTasks, explainer: Explainer) -> None:
+    def __init__(
+        self, cell: Cell, door: Door, find: FindTask, explainer: Explainer, memory: Memory | None = None
+    ) -> None:
         self._cell = cell
         self._door = door
         self._find = find
         self._explainer = explainer
+        self._pages = WorkerPages(cell, memory)
         self._watches = WorkerWatches(cell)
         self._one_at_a_time = asyncio.Lock()
 
@@ -84,43 +89,30 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
     async def ListWorkers(  # noqa: N802  (the contract's name)
         self, request: fleet_pb2.ListFleetRequest, context: Context
     ) -> fleet_pb2.ListFleetResponse:
-        """The workers that are meant, by id; a page at a time."""
+        """The workers that are meant, by id; a page at a time: those that are gone also as the read model remembers them."""
         try:
             search = WorkerSearch(request.filter)
             check_text("cursor", request.cursor, 0, NAME_LENGTH_MAX)
         except BadField as refused:
             await refuse(context, refused)
-        count_max = page_size(request.limit)
-        first: list[str] = []
-        async for portion in portions(known_workers(self._cell.desk), _TURN_FILTERED):
-            later = (name for name in portion if name > request.cursor)
-            first = nsmallest(count_max + 1, [*first, *(name for name in later if search.matches(self._cell, name))])
-        response = fleet_pb2.ListFleetResponse()
-        size_bytes = 0
-        async for portion in portions(first, TURN_WORKERS):
-            for name in portion:
-                message = view_worker(self._cell, name)
-                response.workers.append(message)
-                size_bytes += message.ByteSize()
-                if name != first[-1] and (len(response.workers) == count_max or size_bytes >= LIST_BYTES_MAX):
-                    response.next_cursor = name
-                    return response
-        return response
+        return await self._pages.page(search, request.limit, request.cursor)
 
     async def GetWorker(  # noqa: N802  (the contract's name)
         self, request: fleet_pb2.GetWorkerRequest, context: Context
     ) -> fleet_pb2.FleetWorker:
-        """One worker, with the tasks that it has."""
+        """One worker, with the tasks that it has; one that is gone as it is remembered."""
         try:
             check_name("id", request.id)
         except BadField as refused:
             await refuse(context, refused)
-        state = self._cell.state
-        if request.id not in state.workers and request.id not in state.profiles:
+        try:
+            message = await self._pages.one(request.id)
+        except ReadModelUnavailable as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, f"workers that are gone cannot be found: {error}")
+        if message is None:
             await context.abort(
                 grpc.StatusCode.NOT_FOUND, f"id: there is no worker {request.id}; list them with: merit worker list"
             )
-        message = view_worker(self._cell, request.id)
         fill_details(message, self._cell.desk)
         return message
 
@@ -130,6 +122,10 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
         """First all that match, then each in which something has changed, as it is by then."""
         try:
             search = WorkerSearch(request.filter)
+            if search.has_left:
+                raise BadField(
+                    "filter.left_from_ns, left_to_ns", "are for lists; a watch tells of what changes from now on"
+                )
         except BadField as refused:
             await refuse(context, refused)
         if self._watches.count >= WATCHES_MAX:
@@ -357,12 +353,11 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
         if task is not None:
             return task
         try:
-            found = await self._find([task_id])
+            return await self._find(task_id)
         except JournalError as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, f"the journal could not be searched: {error}")
-        if not found:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"task_id: there is no task {task_id} in this cell")
-        return found[0]
+        except NotRemembered as error:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"task_id: {error}")
 
 
 def _encode(explanation: Explanation) -> fleet_pb2.Explanation:

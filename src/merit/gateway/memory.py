@@ -35,6 +35,15 @@ class Memory:
         async with self._one_at_a_time:
             return await asyncio.to_thread(self._ask, question)
 
+    def behind(self, events: int) -> str:
+        """Why what has just happened is not found, and what to do.
+
+        Args:
+            events: by so many the follower is behind.
+        """
+        alarms = "".join(f"; {alarm}" for alarm in self.following.standing().alarms)
+        return f"the follower is {max(0, events):,} events behind{alarms}; ask again, or look at: merit status"
+
     def _ask(self, question: Callable[[ReadModelReader], Answer]) -> Answer:
         with self._asking:
             return self._answer(question)

@@ -137,11 +137,12 @@ class QueuesService(queues_pb2_grpc.QueuesServicer):
             capability=name,
             pending=self._cell.desk.backlog.pending(name),
             running=counts.running[name].total(),
-            workers=self._cell.desk.lines.offered_by(name),
+            workers=len(self._cell.desk.lines.offering(name)),
             paused=name in state.paused,
             pause_reason=state.paused.get(name, ""),
             oldest_age_ns=max(1, self._cell.now_ns - since_ns) if since_ns is not None else 0,
             rules=[encode_rule(rule) for rule in rules if rule is not None],
+            auditing=sum(state.tasks[case].capability == name for case in state.cases),
         )
 
     async def PauseQueue(  # noqa: N802  (the contract's name)

@@ -10,6 +10,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from merit.gateway.audits_service import AuditsService
 from merit.gateway.blobs_service import BlobsService
 from merit.gateway.dead_letters_service import DeadLettersService
 from merit.gateway.fleet_service import FleetService
@@ -18,10 +19,13 @@ from merit.gateway.queues_service import QueuesService
 from merit.gateway.registry_service import RegistryService
 from merit.gateway.schedules_service import SchedulesService
 from merit.gateway.streams import WorkersService
+from merit.gateway.supervision_service import SupervisionService
 from merit.gateway.tasks_service import TasksService
 from merit.model.addresses import is_loopback, split_address
 from merit.model.limits import MESSAGE_BYTES_MAX
 from merit.wire.v1 import (
+    audits_pb2,
+    audits_pb2_grpc,
     dead_letters_pb2,
     dead_letters_pb2_grpc,
     fleet_pb2,
@@ -30,6 +34,8 @@ from merit.wire.v1 import (
     queues_pb2_grpc,
     schedules_pb2,
     schedules_pb2_grpc,
+    supervision_pb2,
+    supervision_pb2_grpc,
     tasks_pb2,
     tasks_pb2_grpc,
     worker_pb2,
@@ -113,6 +119,8 @@ class GrpcServer:
         dead_letters: DeadLettersService,
         schedules: SchedulesService,
         fleet: FleetService,
+        audits: AuditsService,
+        supervision: SupervisionService,
         registry: RegistryService,
         gateway_worker: GatewayWorkerService,
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
@@ -127,11 +135,14 @@ class GrpcServer:
         dead_letters_pb2_grpc.add_DeadLettersServicer_to_server(dead_letters, self._server)
         schedules_pb2_grpc.add_SchedulesServicer_to_server(schedules, self._server)
         fleet_pb2_grpc.add_FleetServicer_to_server(fleet, self._server)
+        audits_pb2_grpc.add_AuditsServicer_to_server(audits, self._server)
+        supervision_pb2_grpc.add_SupervisionServicer_to_server(supervision, self._server)
         worker_abstraction_pb2_grpc.add_RegistryServiceServicer_to_server(registry, self._server)
         worker_abstraction_pb2_grpc.add_WorkerServiceServicer_to_server(gateway_worker, self._server)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        files = (worker_pb2, tasks_pb2, queues_pb2, dead_letters_pb2, schedules_pb2, fleet_pb2, worker_abstraction_pb2)
+        ours = (worker_pb2, tasks_pb2, queues_pb2, dead_letters_pb2, schedules_pb2, fleet_pb2, audits_pb2)
+        files = (*ours, supervision_pb2, worker_abstraction_pb2)
         names = [service.full_name for file in files for service in file.DESCRIPTOR.services_by_name.values()]
         self._names = names
         reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)

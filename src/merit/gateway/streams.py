@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 
 from merit.gateway.door import Door
 from merit.gateway.identity import claimed_tenant
+from merit.gateway.report_check import ReportCheck
 from merit.model.frames import CellFrame, ClientFrame, ServerFrame, WorkerFrame
 from merit.ports.blobs import BlobUnavailable
 from merit.ports.cell import Cell, CellStopped
@@ -106,9 +107,10 @@ async def _converse(
 class WorkersService(worker_pb2_grpc.WorkersServicer):
     """The worker's session."""
 
-    def __init__(self, cell: Cell, door: Door) -> None:
+    def __init__(self, cell: Cell, door: Door, check: ReportCheck) -> None:
         self._cell = cell
         self._door = door
+        self._check = check
 
     async def Session(  # type: ignore[override]  # noqa: N802  (a coroutine that writes is as good as a generator)
         self,
@@ -117,20 +119,27 @@ class WorkersService(worker_pb2_grpc.WorkersServicer):
     ) -> None:
         """One stream of one worker, from its hello to its end."""
         del request_iterator  # read through the context, which costs less
-        cell, door, end = self._cell, self._door, CellEnd()
+        cell, door, check, end = self._cell, self._door, self._check, CellEnd()
         sender: _Sender[CellFrame] = _Sender(encode_cell_frame)
 
         def take(message: worker_pb2.WorkerFrame) -> Any:
             frame = decode_worker_frame(message)
             door.worker_frame(frame)
-            if any(report.result_blob for report in frame.reports):
+            if any(report.result_blob for report in frame.reports) or check.is_due(sender_of(frame), frame):
                 return take_slowly(frame)
             cell.worker_frame(end, frame)
             return None
 
         async def take_slowly(frame: WorkerFrame) -> None:
-            await asyncio.to_thread(door.large_results, frame)
+            if any(report.result_blob for report in frame.reports):
+                await asyncio.to_thread(door.large_results, frame)
+            if check.is_due(sender_of(frame), frame):
+                await check.check(sender_of(frame), frame)
             cell.worker_frame(end, frame)
+
+        def sender_of(frame: WorkerFrame) -> str:
+            hello = end.hello or frame.hello
+            return hello.worker if hello is not None else ""
 
         cell.open_worker(end, sender)
         try:

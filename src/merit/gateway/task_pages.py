@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from merit.gateway.memory import Memory
 from merit.gateway.portions import portions
-from merit.gateway.task_search import LIST_BYTES_MAX, TaskSearch, page_size
+from merit.gateway.task_search import LIST_BYTES_MAX, TaskSearch, page_size, read_cursor
 from merit.gateway.task_view import view_task
 from merit.model.search import TaskQuery
 from merit.model.tasks import Task, TaskState
@@ -24,6 +24,8 @@ WAIT_S_MAX: Final = 10.0
 _ALL: Final = 2**62
 """Above every order."""
 _LOOKED_AT_MAX: Final = 1_000
+_HASTY: Final = "-"
+"""How the cursor ends for the rest of a list of which a page has waited in vain: one such wait is enough."""
 _NOTHING: Final = TaskPage((), more=False, before=0)
 
 
@@ -31,11 +33,20 @@ class NotYet(Exception):
     """What was asked for is not known yet; the message says how far it is, and what to do."""
 
 
+class Beyond(Exception):
+    """What was asked for has never happened here, so that it makes no sense to ask again; the message says what has."""
+
+
 class _Known(Struct, frozen=True):
     """All that happened up to an event is known, and what is not, if anything."""
 
     sequence: int
     lacking: str = ""
+
+
+def read_place(cursor: str) -> tuple[int, bool]:
+    """Where the page before has ended, and whether the next one may wait for the follower. Raises ``BadField``."""
+    return read_cursor(cursor.removesuffix(_HASTY)), not cursor.endswith(_HASTY)
 
 
 class TaskPages:
@@ -51,7 +62,7 @@ class TaskPages:
         self._memory = memory
 
     async def page(
-        self, search: TaskSearch, limit: int, below: int | None, at_least: int = 0
+        self, search: TaskSearch, limit: int, below: int | None, at_least: int = 0, *, waits: bool = True
     ) -> tasks_pb2.ListTasksResponse:
         """Those that are meant, newest first, without parameters, results and trails.
 
@@ -60,12 +71,14 @@ class TaskPages:
             limit: 0 for the usual size of a page.
             below: where the page before has ended.
             at_least: all that happened up to this event has to be known.
+            waits: for the follower, also if ``at_least`` does not ask for that.
 
         Raises:
             NotYet: it is not, and did not become so in time.
+            Beyond: it has not even happened.
         """
         query, state = search.query, self._cell.state
-        known = await self._wait(query, at_least)
+        known = await self._wait(query, at_least, waits=waits)
         # The cell first: a task that it forgets meanwhile is in both then, and not in neither.
         before, count_max = _ALL if below is None else below, page_size(limit)
         sequence, kept_since_ns = state.sequence, self._kept_since_ns()
@@ -85,7 +98,8 @@ class TaskPages:
                 known = _Known(known.sequence, f"final tasks of long ago are missing: {error}")
             else:
                 known = self._judged(reached, sequence, kept_since_ns)
-        return self._merged(live, page, count_max, known)
+        old = [row.task for row in page.rows if search.shows(row.task)]
+        return self._merged(live, old, page, count_max, known, _HASTY if known.lacking or not waits else "")
 
     async def _of_cell(self, search: TaskSearch, before: int, count_max: int) -> list[Task]:
         matches = search.among(self._cell)
@@ -96,9 +110,10 @@ class TaskPages:
                 break
         return found[:count_max]
 
-    def _merged(self, live: list[Task], page: TaskPage, count_max: int, known: _Known) -> tasks_pb2.ListTasksResponse:
-        tasks = {row.order: row.task for row in page.rows}
-        tasks.update((task.order, task) for task in live)  # as the cell has them
+    def _merged(
+        self, live: list[Task], old: list[Task], page: TaskPage, count_max: int, known: _Known, mark: str
+    ) -> tasks_pb2.ListTasksResponse:
+        tasks = {task.order: task for task in (*old, *live)}  # of those that are in both, as the cell has them
         response = tasks_pb2.ListTasksResponse(sequence=known.sequence, lacking=known.lacking)
         size_bytes = 0
         for order in sorted(tasks, reverse=True):
@@ -108,24 +123,27 @@ class TaskPages:
             response.tasks.append(message)
             size_bytes += message.ByteSize()
             if len(response.tasks) == count_max or size_bytes >= LIST_BYTES_MAX:
-                response.next_cursor = str(order)
+                response.next_cursor = f"{order}{mark}"
                 return response
         if page.more:
-            response.next_cursor = str(page.before)
+            response.next_cursor = f"{page.before}{mark}"
         return response
 
-    async def _wait(self, query: TaskQuery, at_least: int) -> _Known:
+    async def _wait(self, query: TaskQuery, at_least: int, *, waits: bool) -> _Known:
         """Until enough is known, if that does not take too long."""
+        happened = self._cell.state.sequence
+        if at_least > happened:
+            raise Beyond(
+                f"at_least: {at_least:,} was asked for, and in this cell nothing has happened after {happened:,} yet: ask "
+                "for a sequence that it has said itself (one that was restored has forgotten what it had said later)"
+            )
         known = await self._known(query)
-        if known.lacking and self._memory is not None:
+        if known.lacking and self._memory is not None and (waits or at_least):
             wanted, wait_s = (at_least, WAIT_S_MAX) if at_least else (self._cell.state.sequence, WAIT_S)
             if await self._memory.following.reached(wanted, wait_s):
                 known = await self._known(query)
         if known.sequence >= at_least:
             return known
-        happened = self._cell.state.sequence
-        if at_least > happened:
-            raise NotYet(f"at_least: nothing has happened after {happened:,} in this cell; ask it for what it has said")
         raise NotYet(f"at_least: all is known up to {known.sequence:,} only: {known.lacking}")
 
     async def _known(self, query: TaskQuery) -> _Known:
@@ -160,13 +178,9 @@ class TaskPages:
         return next((task.ended_ns for task in kept if task.state is not TaskState.DEAD), 0)
 
     def _lag(self, reached: Reached) -> str:
-        standing = self._memory.following.standing() if self._memory is not None else None
-        behind = max(0, self._cell.state.sequence - reached.sequence)
-        alarms = "".join(f"; {alarm}" for alarm in standing.alarms) if standing is not None else ""
-        return (
-            f"final tasks of the last moments may be missing: the follower is {behind:,} events behind{alarms}; "
-            "ask again, or look at: merit status"
-        )
+        events = self._cell.state.sequence - reached.sequence
+        behind = self._memory.behind(events) if self._memory is not None else ""
+        return f"final tasks of the last moments may be missing: {behind}"
 
 
 def _is_live(query: TaskQuery) -> bool:

@@ -78,7 +78,12 @@ class TaskSearch:
         said = words(wanted.text)
         if wanted.text and not said:
             raise BadField("filter.text", "has no words: no letters and no digits")
-        check_range("filter.text", len(said), 0, QUERY_WORDS_MAX)
+        if len(said) > QUERY_WORDS_MAX:
+            reason = (
+                f"has {len(said):,} words, more than the {QUERY_WORDS_MAX} that one search may have: leave some out"
+            )
+            raise BadField("filter.text", reason)
+        self._reviews = wanted.reviews
         self.empty = not wanted.ByteSize()
         """It says nothing, so that it would be about everything."""
         self.query = TaskQuery(
@@ -97,10 +102,14 @@ class TaskSearch:
         """Says of a task of this cell whether it is meant."""
         query = self.query
         if not query.words:
-            return query.matches
+            return lambda task: self.shows(task) and query.matches(task)
         marked = Marked(cell.state.offers)
         wordless = msgspec.structs.replace(query, words=())  # asked first, since words take long
-        return lambda task: wordless.matches(task) and query.matches(task, marked.texts(task))
+        return lambda task: self.shows(task) and wordless.matches(task) and query.matches(task, marked.texts(task))
+
+    def shows(self, task: Task) -> bool:
+        """Those that look at the results of others are meant only if that is said; ``query`` is not about this."""
+        return self._reviews or task.terms is None or task.terms.review is None
 
     @property
     def portion(self) -> int | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
 import grpc
 
+from merit.core.recollect import NotRemembered
 from merit.core.why import why
 from merit.gateway.answers import carry_out, refuse
 from merit.gateway.door import Door
@@ -13,13 +14,14 @@ from merit.gateway.fields import BadField, check_text
 from merit.gateway.identity import tenant_of
 from merit.gateway.memory import Memory
 from merit.gateway.streams import converse_with_client
-from merit.gateway.task_pages import NotYet, TaskPages
-from merit.gateway.task_search import TaskSearch, read_cursor, select
+from merit.gateway.task_pages import Beyond, NotYet, TaskPages, read_place
+from merit.gateway.task_search import TaskSearch, select
 from merit.gateway.task_view import view_task
 from merit.model.commands import CancelTasks
 from merit.model.ids import is_task_id
 from merit.model.limits import DESCRIPTION_LENGTH_MAX, SECOND_NS
 from merit.model.record import JournalError
+from merit.model.supervision import FACTOR_ONE, CircuitState, Stage
 from merit.model.tasks import CONTENTS_GONE, Task
 from merit.model.tenancy import LOCAL_PRINCIPAL
 from merit.ports.cell import Cell
@@ -27,7 +29,8 @@ from merit.ports.following import FollowerStanding
 from merit.wire.frames import encode_refusal
 from merit.wire.v1 import tasks_pb2, tasks_pb2_grpc
 
-FindTasks = Callable[[Sequence[str]], Awaitable[list[Task]]]
+FindTask = Callable[[str], Awaitable[Task]]
+"""Raises ``NotRemembered``, and ``JournalError`` when that cannot be told."""
 
 
 class TasksService(tasks_pb2_grpc.TasksServicer):
@@ -36,7 +39,7 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
     Args:
         cell: answers for live tasks and recent ones.
         door: checks what clients send.
-        find: finds tasks that the cell has forgotten, with what the journal has of them.
+        find: finds a task that the cell has forgotten, with what the journal has of it.
         journal_bytes: size of the journal, as it is known without waiting.
         memory: answers for tasks that the cell has forgotten; None: there is no follower.
         store: the kind of database in which the journal is, for people.
@@ -46,7 +49,7 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
         self,
         cell: Cell,
         door: Door,
-        find: FindTasks,
+        find: FindTask,
         journal_bytes: Callable[[], int],
         memory: Memory | None = None,
         store: str = "",
@@ -79,12 +82,11 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
         task = self._cell.state.tasks.get(request.id)
         if task is None:
             try:
-                found = await self._find([request.id])
+                task = await self._find(request.id)
             except JournalError as error:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, f"the journal could not be searched: {error}")
-            if not found:
-                await context.abort(grpc.StatusCode.NOT_FOUND, f"id: there is no task {request.id} in this cell")
-            task = found[0]
+            except NotRemembered as error:
+                await context.abort(grpc.StatusCode.NOT_FOUND, f"id: {error}")
         message = view_task(self._cell, task)
         message.parameters = task.parameters
         message.parameters_blob = task.parameters_blob
@@ -106,11 +108,13 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
         model remembers them."""
         try:
             search = TaskSearch(request.filter)
-            below = read_cursor(request.cursor) if request.cursor else None
+            below, waits = read_place(request.cursor) if request.cursor else (None, True)
         except BadField as refused:
             await refuse(context, refused)
         try:
-            return await self._pages.page(search, request.limit, below, request.at_least)
+            return await self._pages.page(search, request.limit, below, request.at_least, waits=waits)
+        except Beyond as error:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
         except NotYet as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
 
@@ -174,11 +178,12 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
         pending = self._cell.desk.backlog.size
         assigned = sum(len(worker.attempts) for worker in state.workers.values())
         standing = self._memory.following.standing() if self._memory is not None else FollowerStanding()
+        conducts = [state.profiles[name].conduct for name in state.workers if name in state.profiles]
         return tasks_pb2.Status(
             cell=self._cell.name,
             epoch=state.epoch,
             sequence=state.sequence,
-            waiting=state.live - pending - assigned,
+            waiting=state.live - pending - assigned - len(state.cases),
             pending=pending,
             assigned=assigned,
             completed=state.completed,
@@ -195,4 +200,8 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
             journal_first=standing.journal_first,
             alarms=standing.alarms,
             store=self._store,
+            workers_punished=sum(1 for one in conducts if one.factor < FACTOR_ONE),
+            workers_paused=sum(1 for one in conducts if one.stage is Stage.PAUSED),
+            breakers_open=sum(1 for one in conducts if one.circuit.state is CircuitState.OPEN),
+            auditing=len(state.cases),
         )

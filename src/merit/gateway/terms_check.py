@@ -55,6 +55,8 @@ def check_terms(spec: TaskSpec, terms: Terms, now_ns: int) -> None:
     for field, text in (("terms.origin", terms.origin), ("terms.schedule", terms.schedule)):
         if text:
             raise BadField(field, "is set by the control plane alone; leave it empty")
+    if terms.review is not None:
+        raise BadField("terms.review", "is set by the control plane alone; leave it out")
 
 
 def in_normal_form(spec: TaskSpec) -> TaskSpec:
@@ -85,7 +87,7 @@ def check_labels(field: str, labels: tuple[tuple[str, str], ...]) -> None:
 
 
 def _check_retry(policy: RetryPolicy) -> None:
-    for kind in ("refused", "failed", "timed_out", "silent", "lost"):
+    for kind in ("refused", "failed", "timed_out", "silent", "lost", "rejected"):
         check_range(f"terms.retry.{kind}", getattr(policy, kind), -1, ATTEMPTS_MAX)
     check_range("terms.retry.backoff_ns", policy.backoff_ns, 0, TIMEOUT_NS_MAX)
     check_range("terms.retry.backoff_ns_max", policy.backoff_ns_max, 0, TIMEOUT_NS_MAX)

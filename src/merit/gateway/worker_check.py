@@ -25,6 +25,7 @@ from merit.model.limits import (
     TAGS_MAX,
     WORKER_TENANTS_MAX,
 )
+from merit.model.supervision import RESERVED_TAGS
 from merit.model.workers import PERMILLE, Offer
 
 
@@ -35,7 +36,7 @@ def check_hello(hello: Hello, schemas: Schemas) -> None:
     if hello.session < 1:
         raise BadField("hello.session", "must be 1 or more")
     check_range("hello.concurrency", hello.concurrency, 1, CONCURRENCY_MAX)
-    check_words("hello.tags", hello.tags, TAGS_MAX)
+    _check_tags("hello.tags", hello.tags)
     check_amounts("hello.capacity", hello.capacity)
     check_words("hello.tenants", hello.tenants, WORKER_TENANTS_MAX)
     for tenant in hello.tenants:
@@ -64,6 +65,14 @@ def check_offers(field: str, offers: tuple[Offer, ...], schemas: Schemas) -> Non
     check_distinct(field, (offer.name for offer in offers))
 
 
+def _check_tags(field: str, tags: tuple[str, ...]) -> None:
+    check_words(field, tags, TAGS_MAX)
+    for tag in tags:
+        if tag.startswith(RESERVED_TAGS):
+            reason = f"{tag!r} begins with {RESERVED_TAGS!r}: such tags are earned; choose another name"
+            raise BadField(field, reason)
+
+
 def _check_offer(field: str, offer: Offer, schemas: Schemas) -> None:
     def named(part: str) -> str:
         return f"{field}.{part} of {offer.name}"
@@ -72,7 +81,7 @@ def _check_offer(field: str, offer: Offer, schemas: Schemas) -> None:
     if problem is not None:
         raise BadField(named("version"), problem)
     check_range(f"{named('description')}: characters", len(offer.description), 0, FAILURE_DETAIL_LENGTH_MAX)
-    check_words(named("tags"), offer.tags, TAGS_MAX)
+    _check_tags(named("tags"), offer.tags)
     check_range(named("heartbeat_timeout_ns"), offer.heartbeat_timeout_ns, 0, RUN_TIMEOUT_NS_MAX)
     check_amounts(named("resources"), offer.resources)
     check_range(named("concurrency_max"), offer.concurrency_max, 0, CONCURRENCY_MAX)

@@ -78,9 +78,12 @@ class Kernel:
         tail: of the journal, with the epoch that this leader was given.
         holder: this leader's name.
         quarantine: what stopped the cell before.
+        salt: random, and a secret of the cell.
     """
 
-    def __init__(self, cell: str, machine: Machine, tail: Tail, holder: str, quarantine: Quarantine) -> None:
+    def __init__(
+        self, cell: str, machine: Machine, tail: Tail, holder: str, quarantine: Quarantine, salt: bytes = b""
+    ) -> None:
         if machine.state.sequence + 1 != tail.next:
             raise ValueError(f"state at {machine.state.sequence}, journal at {tail.next - 1}: they must agree")
         self.cell = cell
@@ -105,7 +108,7 @@ class Kernel:
         self._ticket = 0
         self.watched = False
         """Whether anybody wants to know of ``moved``; the shell says so."""
-        self.offer(StartLeadership(DEFAULT_TENANT, _SYSTEM, self.epoch, holder))
+        self.offer(StartLeadership(DEFAULT_TENANT, _SYSTEM, self.epoch, holder, salt))
         if quarantine.tasks:
             reason = "it stopped the cell; see the quarantine"
             tasks = machine.state.tasks
@@ -445,5 +448,6 @@ class Kernel:
 
 
 def _not_here(task_id: str) -> Refusal:
-    """The same for a task that never was and for one that is another tenant's."""
-    return Refusal(task_id, "not_found", "watch", "no such task in this cell's journal")
+    """The same for a task that never was, for one that nobody remembers and for one that is another tenant's."""
+    reason = "there is no such task in this cell, or it is not remembered any more"
+    return Refusal(task_id, "not_found", "watch", reason)

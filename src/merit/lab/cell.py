@@ -382,8 +382,12 @@ class SimulatedCell:
             self._world.coverage["key looked up"] += 1
         kernel = self._kernel
 
-        def found(answer: Found) -> None:
-            kernel.found(lookup, *answer)
+        def found(answer: Found | str) -> None:
+            if isinstance(answer, str):
+                self._world.coverage["nobody can tell"] += 1
+                kernel.not_found_out(lookup, answer)
+            else:
+                kernel.found(lookup, *answer)
             self._flush(kernel)
             self._wake(0)
 

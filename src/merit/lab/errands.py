@@ -9,7 +9,7 @@ from merit.lab.memory import SimulatedMemory
 from merit.model.frames import Settled
 from merit.model.limits import MILLISECOND_NS
 from merit.model.schedules import Missed, Schedule
-from merit.runtime.task_finder import TaskFinder
+from merit.runtime.task_finder import CannotTell, TaskFinder
 from merit.storage.memory_journal import MemoryDisk, MemoryJournal
 
 Found = tuple[list[Settled], dict[tuple[str, str], KeyEntry]]
@@ -20,14 +20,18 @@ MADE_UP_MAX = 5
 """Missed times of a schedule that are made up for: few, since these clocks jump often."""
 
 
-async def look_up(lookup: Lookup, kernel: Kernel, disk: MemoryDisk, memory: SimulatedMemory | None) -> Found:
-    """What is found, as ``merit.runtime.cell`` has it looked for: in the journal, and in the read model if there is one."""
+async def look_up(lookup: Lookup, kernel: Kernel, disk: MemoryDisk, memory: SimulatedMemory | None) -> Found | str:
+    """What is found, as ``merit.runtime.cell`` has it looked for: in the journal, and in the read model if there is one; or why
+    that cannot be told just now."""
     if memory is not None:
-        finder = await memory.finder(kernel)
+        finder = memory.finder(kernel)
     else:
         finder = TaskFinder(lambda: MemoryJournal(disk), state=kernel.machine.state)
-    outcomes = await finder.outcomes(lookup.tasks, lookup.end.tenant) if lookup.tasks else []
-    return outcomes, await finder.keys(lookup.keys)
+    try:
+        outcomes = await finder.outcomes(lookup.tasks, lookup.end.tenant) if lookup.tasks else []
+        return outcomes, await finder.keys(lookup.keys)
+    except CannotTell as error:
+        return str(error)
 
 
 def times_of(schedule: Schedule, after_ns: int, now_ns: int) -> tuple[int, ...]:

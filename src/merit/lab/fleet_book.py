@@ -12,6 +12,8 @@ from zlib import crc32
 
 from msgspec import Struct, field
 
+from merit.core.supervising import SUPERVISION
+from merit.lab.asked import NOTHING, asks, demand_of, in_range, key_of, needs, numbers
 from merit.lab.habits import Kit
 from merit.lab.violation import Violation
 from merit.model.events import (
@@ -19,6 +21,8 @@ from merit.model.events import (
     AttemptAssigned,
     AttemptFailed,
     AttemptReturned,
+    AuditStarted,
+    CircuitChanged,
     Event,
     LeadershipStarted,
     RolloutEnded,
@@ -33,6 +37,7 @@ from merit.model.events import (
     WorkerDraining,
     WorkerHeard,
     WorkerJoined,
+    WorkerJudged,
     WorkerLeft,
     WorkerPaused,
     WorkerRemoved,
@@ -41,7 +46,8 @@ from merit.model.events import (
     WorkerTold,
 )
 from merit.model.fleet import Admission, RolloutState
-from merit.model.tasks import Demand, TaskState
+from merit.model.supervision import CircuitState, Verdict
+from merit.model.tasks import TaskState
 from merit.model.tenancy import PROBE_TENANT
 from merit.model.workers import Offer, WorkerState
 
@@ -49,7 +55,6 @@ if TYPE_CHECKING:
     from merit.lab.ledger import Ledger
 
 _ENOUGH_UNSAID = ("cpu", "memory", "network")
-_NOTHING = Demand()
 _PROFILES_MANY = 1_000
 """Where so many profiles are kept, none is forgotten here."""
 
@@ -89,7 +94,7 @@ class Introduced(Struct):
                 return one.state is not RolloutState.ABORTED
             if one.state is RolloutState.PROMOTED and not promoted and one.version not in seen:
                 promoted = True
-                if _numbers(version) < _numbers(one.version):
+                if numbers(version) < numbers(one.version):
                     return False
             seen.add(one.version)
             one = one.before
@@ -112,6 +117,9 @@ class FleetBook:
         self._heard: set[tuple[str, str]] = set()
         self._paused: set[str] = set()
         self._removed: set[str] = set()
+        self._open: set[str] = set()
+        """Workers whose breakers are open."""
+        self._pinned: set[str] = set()
         self._homes: dict[tuple[str, str, str], str] = {}
         """By tenant, capability and key, oldest first: the worker that has its tasks."""
         self._evicted: set[tuple[str, str, str]] = set()
@@ -134,7 +142,7 @@ class FleetBook:
         match event:
             case AttemptAssigned():
                 self._assigned(event)
-            case TaskCompleted() | AttemptReturned() | AttemptFailed() | TaskCanceled() | TaskDied():
+            case TaskCompleted() | AuditStarted() | AttemptReturned() | AttemptFailed() | TaskCanceled() | TaskDied():
                 self._over(event.task)
             case RoomSeen():
                 for name, room in event.rooms:
@@ -143,16 +151,12 @@ class FleetBook:
                 self._moved(event)
             case WorkerPaused() | WorkerResumed() | WorkerRemoved() | WorkerTold() | WorkerHeard():
                 self._governed(event)
+            case CircuitChanged() | WorkerJudged():
+                self._decided(event)
             case AdmissionSet(admission=admission):
                 self._probed[admission.capability] = admission
-            case RolloutStarted():
-                before = self._rollouts.get(event.capability)
-                self._rollouts[event.capability] = Introduced(event.version, event.share_permille, before=before)
-            case RolloutShared():
-                self._rollouts[event.capability].share_permille = event.share_permille
-            case RolloutEnded():
-                ended = RolloutState.PROMOTED if event.promoted else RolloutState.ABORTED
-                self._rollouts[event.capability].state = ended
+            case RolloutStarted() | RolloutShared() | RolloutEnded():
+                self._rolled_out(event)
             case LeadershipStarted():
                 self._homes_max = event.homes_max
                 for worker in self.workers.values():
@@ -201,6 +205,29 @@ class FleetBook:
             admission = self._probed.get(offer.name)
             if admission and admission.probes and (name, offer.name, offer.version) not in self._passed:
                 raise Violation("admission", name, f"joined without the probes of {offer.name} {offer.version}")
+
+    def _rolled_out(self, event: RolloutStarted | RolloutShared | RolloutEnded) -> None:
+        known = self._rollouts
+        if isinstance(event, RolloutStarted):
+            before = known.get(event.capability)
+            known[event.capability] = Introduced(event.version, event.share_permille, before=before)
+        elif isinstance(event, RolloutShared):
+            known[event.capability].share_permille = event.share_permille
+        else:
+            known[event.capability].state = RolloutState.PROMOTED if event.promoted else RolloutState.ABORTED
+
+    def _decided(self, event: CircuitChanged | WorkerJudged) -> None:
+        name = event.worker
+        if isinstance(event, CircuitChanged):
+            (self._open.add if event.circuit.state is CircuitState.OPEN else self._open.discard)(name)
+        elif name in self._pinned and event.principal == SUPERVISION and not self._forgets:
+            raise Violation("pinned", name, f"{event} was decided about it")
+        elif event.verdict is Verdict.PARDON:
+            self._open.discard(name)
+        elif event.verdict is Verdict.PIN:
+            self._pinned.add(name)
+        elif event.verdict is Verdict.UNPIN:
+            self._pinned.discard(name)
 
     def _governed(self, event: WorkerPaused | WorkerResumed | WorkerRemoved | WorkerTold | WorkerHeard) -> None:
         name, present = event.worker, self.workers.get(event.worker)
@@ -255,9 +282,9 @@ class FleetBook:
         self._note(spec, worker)
 
     def _note(self, spec: TaskSubmitted, worker: Present) -> None:
-        offer, demand, key = worker.offer(spec.capability), _demand(spec), _key(spec)
+        offer, demand, key = worker.offer(spec.capability), demand_of(spec), key_of(spec)
         assert offer is not None
-        if demand != _NOTHING:
+        if demand != NOTHING:
             self.met["given with a demand"] += 1
         if offer.resources or demand.resources:
             self.met["given with resources"] += 1
@@ -308,18 +335,20 @@ class FleetBook:
         if now:
             yield from self._against_now(spec, offer, worker)
         yield from self._lasting(spec, offer, worker)
+        if worker.name in self._ledger.audit_book.barred(spec.task):
+            yield "audit", "has had to do with the result that it is about"
         home = self._home(spec)
         if home not in ("", worker.name):
-            yield "home", f"is not {home}, which has {_key(spec)}"
+            yield "home", f"is not {home}, which has {key_of(spec)}"
         if not home and not self._on_side(spec, offer):
             yield "rollout", f"has {offer.version}, and of that it is {self._rollouts[spec.capability]}"
 
     def _lasting(self, spec: TaskSubmitted, offer: Offer, worker: Present) -> Iterator[tuple[str, str]]:
         """What the task's own demands, walls and capacity say against it for as long as the worker is as it is."""
-        demand = _demand(spec)
+        demand = demand_of(spec)
         if demand.worker not in ("", worker.name):
             yield "fit", f"is not {demand.worker}"
-        if demand.versions and not _in_range(offer.version, demand.versions):
+        if demand.versions and not in_range(offer.version, demand.versions):
             yield "fit", f"has {offer.version} and not {demand.versions}"
         tags = {*worker.kit.tags, *offer.tags}
         if not tags.issuperset(demand.tags) or tags.intersection(demand.without_tags):
@@ -328,13 +357,15 @@ class FleetBook:
         if walled and spec.tenant not in worker.kit.tenants:
             yield "walls", f"is there for {worker.kit.tenants} and not for {spec.tenant}"
         capacity = {amount.name: amount.thousandths for amount in worker.kit.capacity}
-        for name, needed in _needs(spec, offer).items():
+        for name, needed in needs(spec, offer).items():
             if needed > capacity.get(name, needed if name in _ENOUGH_UNSAID else 0):
                 yield "resources", f"has {capacity} and not {needed} of {name}"
 
     def _against_now(self, spec: TaskSubmitted, offer: Offer, worker: Present) -> Iterator[tuple[str, str]]:
         if worker.state in (WorkerState.PAUSED, WorkerState.DRAINING):
             yield "takes nothing", f"is {worker.state.name}"
+        if worker.name in self._open and not self._forgets:
+            yield "takes nothing", "has an open breaker"
         if worker.room < 1:
             yield "room", "had said nothing of room for it"
         others = [self._ledger.submitted[task] for task in worker.tasks]
@@ -342,15 +373,15 @@ class FleetBook:
         if 0 < offer.concurrency_max <= alike:
             yield "concurrency", f"has {alike} at {offer.name}, and {offer.concurrency_max} are the most"
         capacity = {amount.name: amount.thousandths for amount in worker.kit.capacity}
-        for name, needed in _needs(spec, offer).items():
-            used = sum(_needs(other, worker.offer(other.capability)).get(name, 0) for other in others)
+        for name, needed in needs(spec, offer).items():
+            used = sum(needs(other, worker.offer(other.capability)).get(name, 0) for other in others)
             if name in capacity and used + needed > capacity[name]:
                 yield "resources", f"has {used} of {capacity[name]} {name} in use, and {needed} are needed"
 
     def _home(self, spec: TaskSubmitted) -> str:
         """Who has what the task's key stands for, while it is here, offers that still, and could ever do this task."""
-        home = self.workers.get(self._homes.get((spec.tenant, spec.capability, _key(spec)), ""))
-        if not _key(spec) or _demand(spec).worker or spec.tenant == PROBE_TENANT or home is None:
+        home = self.workers.get(self._homes.get((spec.tenant, spec.capability, key_of(spec)), ""))
+        if not key_of(spec) or demand_of(spec).worker or spec.tenant == PROBE_TENANT or home is None:
             return ""
         offer = home.offer(spec.capability)
         if offer is None or not offer.stateful or home.state is WorkerState.DRAINING:
@@ -359,7 +390,7 @@ class FleetBook:
 
     def _on_side(self, spec: TaskSubmitted, offer: Offer) -> bool:
         """Whether a version gets such a task, as far as a rollout has a say in it."""
-        rollout, demand = self._rollouts.get(spec.capability), _demand(spec)
+        rollout, demand = self._rollouts.get(spec.capability), demand_of(spec)
         if rollout is None or demand.versions or demand.worker or spec.tenant == PROBE_TENANT:
             return True
         # While one is being introduced, either side may stand in for the other.
@@ -367,7 +398,7 @@ class FleetBook:
 
     def _check_side(self, spec: TaskSubmitted, worker: Present) -> None:
         """One version stands in for the other only where nobody who is here has that, connected or not."""
-        rollout, demand, offer = self._rollouts.get(spec.capability), _demand(spec), worker.offer(spec.capability)
+        rollout, demand, offer = self._rollouts.get(spec.capability), demand_of(spec), worker.offer(spec.capability)
         free = not demand.versions and not demand.worker and not self._home(spec) and spec.tenant != PROBE_TENANT
         if rollout is None or rollout.state is not RolloutState.RUNNING or not free or offer is None:
             return
@@ -389,9 +420,9 @@ class FleetBook:
 
     def alike(self, one: TaskSubmitted, other: TaskSubmitted) -> bool:
         """Whether two tasks of a capability and a tenant ask the same of a worker, so that they go in their order."""
-        if _asks(one) != _asks(other) or self._home(one) != self._home(other):
+        if asks(one) != asks(other) or self._home(one) != self._home(other):
             return False
-        if any((spec.tenant, spec.capability, _key(spec)) in self._evicted for spec in (one, other)):
+        if any((spec.tenant, spec.capability, key_of(spec)) in self._evicted for spec in (one, other)):
             return False
         rollout = self._rollouts.get(one.capability)
         if rollout is None:
@@ -414,7 +445,8 @@ class FleetBook:
         offer = home.offer(spec.capability) if home is not None else None
         if offer is not None and not self._on_side(spec, offer):
             return False  # it may stand, since before its key had a home, behind others that wait for another version
-        return any(not any(self.against(spec, worker, now=False)) for worker in self.workers.values())
+        workers = self.workers.keys() - self._ledger.audit_book.shunned(task)
+        return any(not any(self.against(spec, self.workers[name], now=False)) for name in workers)
 
     def _pending(self) -> list[str]:
         tasks = self._ledger.state.tasks
@@ -424,50 +456,3 @@ class FleetBook:
 def kit_of(event: WorkerJoined) -> Kit:
     """What a worker said of itself."""
     return Kit(event.offers, event.tags, event.capacity, event.tenants)
-
-
-def _demand(spec: TaskSubmitted) -> Demand:
-    return spec.terms.demand if spec.terms is not None and spec.terms.demand is not None else _NOTHING
-
-
-def _asks(spec: TaskSubmitted) -> tuple[object, ...]:
-    demand = _demand(spec)
-    return (
-        demand.versions,
-        demand.worker,
-        demand.tags,
-        demand.without_tags,
-        demand.resources,
-        demand.strategy,
-    )
-
-
-def _key(spec: TaskSubmitted) -> str:
-    return spec.terms.key if spec.terms is not None else ""
-
-
-def _needs(spec: TaskSubmitted, offer: Offer | None) -> dict[str, int]:
-    needs = {amount.name: amount.thousandths for amount in offer.resources} if offer is not None else {}
-    return needs | {amount.name: amount.thousandths for amount in _demand(spec).resources}
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(map(int, version.split(".")))
-
-
-def _in_range(version: str, wanted: str) -> bool:
-    """For whole versions, and conditions that are a sign and one of those."""
-    mine = _numbers(version)
-    for condition in wanted.split(","):
-        theirs = _numbers(condition.lstrip("=!<>"))
-        sign = condition.rstrip("0123456789.")
-        if not {
-            "==": mine == theirs,
-            "!=": mine != theirs,
-            ">=": mine >= theirs,
-            "<=": mine <= theirs,
-            ">": mine > theirs,
-            "<": mine < theirs,
-        }[sign]:
-            return False
-    return True

@@ -68,7 +68,9 @@ class Habits:
             for name in CAPABILITIES
         }
         """How each capability is offered, by whomsoever, but for what ``kit`` makes of it."""
-        self.governs = rng.random() < 0.6
+        self.audits = rng.random() < 0.3
+        """Whether somebody sees to it above all that results are looked at."""
+        self.governs = self.audits or rng.random() < 0.6
         """Whether somebody pauses, drains, removes and tells workers, sets strategies and probes, introduces versions."""
         self.demands = some(0.9, 0.4)
         self._versions = rng.random() < (0.75 if self.governs else 0.3)

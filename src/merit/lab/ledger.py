@@ -16,6 +16,8 @@ from merit.core.codec import decode_event
 from merit.core.lifecycles import IllegalTransition
 from merit.core.state import State
 from merit.core.story import story
+from merit.lab.answers import PROBE, PROBE_RESULT, made_by, read
+from merit.lab.audit_book import AuditBook
 from merit.lab.fleet_book import FleetBook, kit_of
 from merit.lab.queue_book import QueueBook
 from merit.lab.terms_book import TermsBook
@@ -24,12 +26,14 @@ from merit.model.events import (
     AttemptAssigned,
     AttemptFailed,
     AttemptReturned,
+    AuditStarted,
     DeadLetterClosed,
     Event,
     LeadershipStarted,
     ScheduleFired,
     TaskCanceled,
     TaskCompleted,
+    TaskDelayed,
     TaskDied,
     TaskSubmitted,
     WorkerJoined,
@@ -45,15 +49,7 @@ Holder = tuple[int, str, str]
 """Number of an attempt, and the worker and boot that have it."""
 
 
-PROBE = b'{"probe":"do it"}'
-"""Parameters of the probes that operators set."""
-PROBE_RESULT = b'{"probe":"done"}'
-"""What a simulated worker gives as the right result of a probe."""
-
-
-def result_of(task: str, number: int, worker: str, boot: str) -> bytes:
-    """What every simulated worker gives as a task's result: who made it, and in which attempt."""
-    return f'{{"by":"{task} {number} {worker} {boot}"}}'.encode()
+_PROBE = sha256(PROBE).digest()
 
 
 class Ledger:
@@ -62,6 +58,7 @@ class Ledger:
     def __init__(self, ageing_ns: int) -> None:
         self.queue_book = QueueBook(self, ageing_ns)
         self.terms_book = TermsBook(self)
+        self.audit_book = AuditBook(self)
         self.fleet_book = FleetBook(self)
         self.tail = Tail()
         self.state = State()
@@ -71,6 +68,8 @@ class Ledger:
         """By task: its final state, as watchers have to hear of it."""
         self.live: dict[str, Holder] = {}
         """By task: its live attempt."""
+        self.reported: dict[str, Holder] = {}
+        """By task: the attempt whose result is being looked at."""
         self.attempts: dict[str, int] = {}
         """By task: how many there have been."""
         self.counted: dict[str, int] = {}
@@ -97,6 +96,7 @@ class Ledger:
             self.events.append((self.state.sequence + 1, record.time_ns, event))
             self.queue_book.take(event, record.time_ns)
             self.terms_book.take(event, record.time_ns)
+            self.audit_book.take(event, payloads, record.time_ns)
             check = _BOOKS.get(type(event))
             if check is not None:
                 check(self, event, payloads, record.time_ns)
@@ -109,6 +109,7 @@ class Ledger:
             if task is not None:
                 self.settled[task.id] = settled(task)
         self.terms_book.record_over(record.time_ns, led=record.epoch == self._epoch)
+        self.audit_book.record_over(record.time_ns, led=record.epoch == self._epoch)
         self._epoch = record.epoch
 
     def unsettled(self) -> list[str]:
@@ -117,7 +118,7 @@ class Ledger:
 
     def met(self) -> Counter[str]:
         """What has happened in this world that does not happen in every one, and how often."""
-        found = self.queue_book.reached + self.fleet_book.met
+        found = self.queue_book.reached + self.fleet_book.met + self.audit_book.met
         for _, _, event in self.events:
             match event:
                 case TaskDied(failure=failure):
@@ -158,7 +159,7 @@ class Ledger:
 
     def _attempt_assigned(self, event: AttemptAssigned, _payloads: Mapping[bytes, bytes], _now_ns: int) -> None:
         task = event.task
-        if task not in self.submitted or task in self.settled or task in self.live:
+        if task not in self.submitted or any(task in those for those in (self.settled, self.live, self.reported)):
             raise Violation("lifecycle", task, f"was assigned while {self._how(task)}")
         spec = self.submitted[task]
         self._check_needed(task, spec)
@@ -181,6 +182,8 @@ class Ledger:
                 raise Violation("dependencies", task, f"was assigned before {name} was completed")
 
     def _attempt_over(self, event: AttemptFailed | AttemptReturned, _p: Mapping[bytes, bytes], now_ns: int) -> None:
+        if event.task in self.reported:
+            return  # it was over before; what is found out about its result is the audit book's business
         holder = self.live.pop(event.task, None)
         if holder is None or holder[0] != event.number:
             raise Violation("stale report", event.task, f"attempt {event.number} ended, the live one is {holder}")
@@ -195,18 +198,32 @@ class Ledger:
 
     def _task_completed(self, event: TaskCompleted, payloads: Mapping[bytes, bytes], _now_ns: int) -> None:
         task = event.task
-        holder = self.live.pop(task, None)
+        if self.reported.pop(task, None) is None:
+            holder, spec = self._take_result(event, payloads), self.submitted[task]
+            if spec.tenant == PROBE_TENANT:
+                self.fleet_book.did_probe(holder[1], spec.capability, payloads[event.result])
+        self._once(task)
+
+    def _audit_started(self, event: AuditStarted, payloads: Mapping[bytes, bytes], _now_ns: int) -> None:
+        self.reported[event.task] = self._take_result(event, payloads)
+
+    def _take_result(self, event: TaskCompleted | AuditStarted, payloads: Mapping[bytes, bytes]) -> Holder:
+        """The live attempt has come to its end, with a result that it has really made."""
+        task, holder = event.task, self.live.pop(event.task, None)
         if holder is None or holder[0] != event.number:
             raise Violation("stale report", task, f"attempt {event.number} completed, the live one is {holder}")
-        result, spec = payloads.get(event.result, b""), self.submitted[task]
-        if spec.tenant == PROBE_TENANT:
-            self.fleet_book.did_probe(holder[1], spec.capability, result)
-        if result != result_of(task, *holder) and (spec.tenant != PROBE_TENANT or result != PROBE_RESULT):
+        result = payloads.get(event.result, b"")
+        known = result == PROBE_RESULT and self.submitted[task].parameters == _PROBE
+        if not known and read(result).by != made_by(task, *holder):
             raise Violation("stale report", task, f"the result is {result!r}, the live attempt was {holder}")
-        self._once(task)
+        return holder
+
+    def _task_delayed(self, event: TaskDelayed, _payloads: Mapping[bytes, bytes], _now_ns: int) -> None:
+        self.reported.pop(event.task, None)
 
     def _task_over(self, event: TaskDied | TaskCanceled, _payloads: Mapping[bytes, bytes], _now_ns: int) -> None:
         self.live.pop(event.task, None)
+        self.reported.pop(event.task, None)
         self._once(event.task)
 
     def _once(self, task: str) -> None:
@@ -232,6 +249,8 @@ class Ledger:
             return f"it was {self.settled[task].state.name}"
         if task in self.live:
             return f"attempt {self.live[task]} was alive"
+        if task in self.reported:
+            return f"the result of attempt {self.reported[task]} was looked at"
         return "it was waiting" if task in self.submitted else "it was unknown"
 
 
@@ -244,6 +263,8 @@ _BOOKS: Mapping[type[Event], Callable[[Ledger, Any, Mapping[bytes, bytes], int],
     AttemptFailed: Ledger._attempt_over,
     AttemptReturned: Ledger._attempt_over,
     TaskCompleted: Ledger._task_completed,
+    AuditStarted: Ledger._audit_started,
+    TaskDelayed: Ledger._task_delayed,
     TaskDied: Ledger._task_over,
     TaskCanceled: Ledger._task_over,
     WorkerJoined: Ledger._worker_joined,

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
+from msgspec.structs import replace
+
 from merit.allocation.feasibility import reasons_against
 from merit.allocation.least_loaded import LeastLoaded
 from merit.allocation.ranked import Key
 from merit.allocation.strategy import Candidate
-from merit.core import admission, allocating, governing, line, lines, machine, staffing
+from merit.core import admission, allocating, governing, line, lines, machine, recovering, staffing, supervising
 from merit.core.desk import Desk
 from merit.core.line import Line
 from merit.core.lines import Lines
@@ -22,6 +24,8 @@ from merit.model.fleet import RolloutState
 from merit.model.limits import WORDS_MAX
 from merit.model.tasks import Demand, Task
 from merit.model.workers import Offer, Profile, Worker
+from merit.supervision import breaker
+from merit.supervision.sanctions import Dossier
 
 
 def _handled(command: type[Command], handler: Callable[[Desk, Any], None]) -> AbstractContextManager[None]:
@@ -55,7 +59,7 @@ def keep_resources() -> AbstractContextManager[None]:
 
     def refresh(self: Lines, worker: Worker) -> None:
         for stands_in, fit in self._places.get(worker.id, ()):
-            self._learn(fit, worker)
+            fit.learn(worker, self._state.profiles.get(worker.id))
             self._offer(stands_in, fit, worker)
 
     return instead(Lines, "refresh", refresh)
@@ -170,6 +174,34 @@ def unproven() -> AbstractContextManager[None]:
     return instead(admission, "_missing", missing)
 
 
+def serve_broken() -> AbstractContextManager[None]:
+    """A worker whose breaker is open is given tasks like any other."""
+
+    def room(_circuit: object, room_: int, _live: int, _policy: object) -> int:
+        return room_
+
+    return instead(breaker, "room", room)
+
+
+def judge_pinned() -> AbstractContextManager[None]:
+    """Something is decided about workers whose factor a person has fixed."""
+    original = supervising.dossier_of
+
+    def dossier_of(desk: Desk, profile: Profile) -> Dossier:
+        return replace(original(desk, profile), pinned=False, cheating="looks at the clock")
+
+    return instead(supervising, "dossier_of", dossier_of)
+
+
+def forget_breakers() -> AbstractContextManager[None]:
+    """A new leader does not know whose breaker is open, and never tries them again."""
+
+    def recall_conduct(_desk: object) -> None:
+        return
+
+    return instead(recovering, "recall_conduct", recall_conduct)
+
+
 FLEET_PLANTS: Mapping[str, Callable[[], AbstractContextManager[Any]]] = {
     "serve-paused": serve_paused,
     "ignore-walls": ignore_walls,
@@ -184,5 +216,8 @@ FLEET_PLANTS: Mapping[str, Callable[[], AbstractContextManager[Any]]] = {
     "forget-words": forget_words,
     "drain-once": drain_once,
     "unproven": unproven,
+    "serve-broken": serve_broken,
+    "judge-pinned": judge_pinned,
+    "forget-breakers": forget_breakers,
 }
 """By the name that ``merit lab simulate --plant`` takes."""

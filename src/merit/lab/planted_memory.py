@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -18,21 +18,25 @@ from merit.gateway.task_pages import TaskPages
 from merit.lab.instead import instead
 from merit.model.record import JournalCorrupt, Record, Tail
 from merit.model.trail import SignedAnchor
+from merit.ports.journal import JournalReader
 from merit.ports.read_model import Portion, Reached
+from merit.runtime import task_finder
 from merit.runtime.anchoring import Anchoring
 from merit.runtime.task_finder import TaskFinder
 from merit.storage.memory_journal import MemoryDisk, MemoryJournal
 from merit.storage.memory_read_model import MemoryReadModel
 
 
-def portion_of_anybody() -> AbstractContextManager[None]:
-    """The read model takes any portion, whatever it follows on."""
+@contextmanager
+def portion_of_anybody() -> Iterator[None]:
+    """The read model takes any portion, whatever it follows on; nor does a follower look whether there is another one."""
     original = MemoryReadModel.write
 
     def write(self: MemoryReadModel, portion: Portion) -> None:
         original(self, replace(portion, after=self._kept.reached.sequence))
 
-    return instead(MemoryReadModel, "write", write)
+    with go_on_behind_a_failure(), instead(MemoryReadModel, "write", write):
+        yield
 
 
 def reached_before_rows() -> AbstractContextManager[None]:
@@ -113,6 +117,24 @@ def rely_on_one() -> AbstractContextManager[None]:
     return instead(Snapshotting, "are_verified_from", are_verified_from)
 
 
+def thin_out_the_beginning() -> AbstractContextManager[None]:
+    """The snapshot to which the journal is compacted may be let go like others, when there are too many."""
+
+    def hold(self: Snapshotting, _sequences: Collection[int]) -> None:
+        self._stay = ()
+
+    return instead(Snapshotting, "hold", hold)
+
+
+def go_on_behind_a_failure() -> AbstractContextManager[None]:
+    """What was handed over is done, whatever became of what was handed over before it."""
+
+    def hand_over(self: JournalFollower, job: Callable[[], None]) -> None:
+        self._jobs.append(self._thread.submit(job))
+
+    return instead(JournalFollower, "_hand_over", hand_over)
+
+
 def wrong_base() -> AbstractContextManager[None]:
     """The journal names the record before the last of those that were removed as the one that it follows."""
     original = MemoryDisk.remove
@@ -165,8 +187,8 @@ def forgotten_in_pages() -> AbstractContextManager[None]:
     """A page ends with what the cell has, though the read model has looked at less of what is between."""
     original = TaskPages._merged
 
-    def merged(self: TaskPages, live: Any, page: Any, count_max: int, known: Any) -> Any:
-        return original(self, live, replace(page, before=0), count_max, known)
+    def merged(self: TaskPages, live: Any, page: Any, *others: Any) -> Any:
+        return original(self, live, replace(page, before=0), *others)
 
     return instead(TaskPages, "_merged", merged)
 
@@ -191,11 +213,21 @@ def forget_keys_of_final() -> AbstractContextManager[None]:
     """A key is taken to be free as soon as its task is final, though the read model may not know that yet."""
     original = TaskFinder._live_keys
 
-    def live_keys(self: TaskFinder, asked: set[tuple[str, str]]) -> dict[tuple[str, str], KeyEntry]:
+    def live_keys(self: TaskFinder, asked: set[tuple[str, str]], since_ns: int) -> dict[tuple[str, str], KeyEntry]:
         tasks = self._state.tasks if self._state is not None else {}
-        return {at: entry for at, entry in original(self, asked).items() if not tasks[entry.task].state.final}
+        return {at: entry for at, entry in original(self, asked, since_ns).items() if not tasks[entry.task].state.final}
 
     return instead(TaskFinder, "_live_keys", live_keys)
+
+
+def forget_keys_of_late_ends() -> AbstractContextManager[None]:
+    """What came while the read model knew what happened, and has ended since, is taken to have had no key."""
+
+    def keys_of(_reader: JournalReader, names: set[str], _asked: set[tuple[str, str]], _last: int) -> dict[Any, Any]:
+        names.clear()
+        return {}
+
+    return instead(task_finder, "_keys_of", keys_of)
 
 
 def begin_where_the_snapshot_is() -> AbstractContextManager[None]:
@@ -220,6 +252,8 @@ MEMORY_PLANTS: Mapping[str, Callable[[], AbstractContextManager[Any]]] = {
     "compact-the-unknown": compact_the_unknown,
     "archive-later": archive_later,
     "rely-on-one": rely_on_one,
+    "thin-out-the-beginning": thin_out_the_beginning,
+    "go-on-behind-a-failure": go_on_behind_a_failure,
     "wrong-base": wrong_base,
     "compact-though-deposed": compact_though_deposed,
     "skip-in-anchor": skip_in_anchor,
@@ -228,5 +262,6 @@ MEMORY_PLANTS: Mapping[str, Callable[[], AbstractContextManager[Any]]] = {
     "search-the-journal-only": search_the_journal_only,
     "forget-keys-of-old": forget_keys_of_old,
     "forget-keys-of-final": forget_keys_of_final,
+    "forget-keys-of-late-ends": forget_keys_of_late_ends,
     "begin-where-the-snapshot-is": begin_where_the_snapshot_is,
 }

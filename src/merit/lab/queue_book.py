@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from merit.lab.asked import key_of
 from merit.lab.violation import Violation
 from merit.model.events import (
     AttemptAssigned,
@@ -30,7 +31,13 @@ Place = tuple[int, bool, int, int]
 _RATE_SLACK_NS = 40_000_000
 """A timer goes off up to 17 ms late, and what the rate allows meanwhile may be made up for."""
 _NEVER = 2**63
-_HELD_AGAINST = (AttemptState.FAILED, AttemptState.REFUSED, AttemptState.TIMED_OUT, AttemptState.LOST)
+_HELD_AGAINST = (
+    AttemptState.FAILED,
+    AttemptState.REFUSED,
+    AttemptState.TIMED_OUT,
+    AttemptState.LOST,
+    AttemptState.REJECTED,
+)
 
 
 class QueueBook:
@@ -72,7 +79,7 @@ class QueueBook:
             case AttemptAssigned():
                 self._check_start(event, now_ns)
             case AttemptFailed() if event.state in _HELD_AGAINST:
-                holder = self._ledger.live.get(event.task)
+                holder = self._ledger.live.get(event.task) or self._ledger.reported.get(event.task)
                 if holder is not None:
                     self._failed_by.setdefault(event.task, set()).add(holder[1])
             case QueuePaused():
@@ -146,11 +153,13 @@ class QueueBook:
             rival = ledger.submitted[other]
             if (rival.capability, rival.tenant) != (spec.capability, spec.tenant):
                 continue
-            if keyed and _key(rival) != _key(spec):
+            if keyed and key_of(rival) != key_of(spec):
                 continue
             if not ledger.fleet_book.alike(spec, rival):
                 continue
-            if self._place(other) < mine and event.worker not in self._failed_by.get(other, ()):
+            if event.worker in self._failed_by.get(other, ()) or event.worker in ledger.audit_book.shunned(other):
+                continue
+            if self._place(other) < mine:
                 raise Violation("turn", task, f"was assigned before {other}, whose turn it was")
 
     def _place(self, task: str) -> Place:
@@ -163,12 +172,8 @@ class QueueBook:
         )
 
 
-def _key(spec: TaskSubmitted) -> str:
-    return spec.terms.key if spec.terms is not None else ""
-
-
 def _gates(spec: TaskSubmitted) -> list[Gate]:
     gates: list[Any] = [(RuleKind.CAPABILITY, spec.capability, ""), (RuleKind.TENANT, spec.tenant, "")]
-    if _key(spec):
-        gates.append((RuleKind.KEY, spec.capability, _key(spec)))
+    if key_of(spec):
+        gates.append((RuleKind.KEY, spec.capability, key_of(spec)))
     return gates

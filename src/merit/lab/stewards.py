@@ -1,32 +1,59 @@
 """The people who look after a simulated fleet: they pause, drain, remove and tell workers, say how workers are chosen and
-what they have to prove, and introduce versions."""
+what they have to prove, introduce versions, and are harsh or lenient with those who do badly."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from merit.lab.answers import ALIKE, PROBE, PROBE_RESULT
 from merit.lab.cell import SimulatedCell
 from merit.lab.commander import PATIENCE_NS, WHO, Commander
 from merit.lab.habits import CAPABILITIES, STRATEGIES, VERSIONS, Habits
-from merit.lab.ledger import PROBE, PROBE_RESULT
 from merit.lab.world import World
+from merit.model.auditing import AuditPolicy, GoldTask, OnBroken
 from merit.model.commands import (
     CancelTasks,
     Command,
     DrainWorker,
     EndRollout,
+    JudgeWorker,
     PauseWorker,
     RemoveWorker,
     ResumeWorker,
     SetAdmission,
     SetAllocation,
+    SetAudit,
+    SetSupervision,
     StartRollout,
     TellWorker,
 )
 from merit.model.fleet import Admission, Allocation, Probe, RolloutState, Weight
 from merit.model.limits import MILLISECOND_NS, SECOND_NS
+from merit.model.supervision import Policy, Verdict
 from merit.model.tasks import TaskState
 from merit.model.workers import WorkerState
+
+LENIENT = Policy(punish_at=0, circuit_failures=1_000_000, every_ns=200 * MILLISECOND_NS)
+"""Nobody is held back."""
+HARSH = Policy(
+    every_ns=50 * MILLISECOND_NS,
+    reward_at=90_000,
+    punish_at=85_000,
+    attempts_min=1,
+    cool_down_ns=0,
+    pause_after=2,
+    pause_below=1_000,
+    pause_ns=100 * MILLISECOND_NS,
+    pauses_max=4,
+    canaries=2,
+    circuit_failures=2,
+    circuit_window=4,
+    circuit_open_ns=100 * MILLISECOND_NS,
+    circuit_open_ns_max=400 * MILLISECOND_NS,
+    circuit_probes=2,
+)
+"""Whoever fails now and then is held back for moments."""
+_DICE = Policy(engine="dice")
 
 
 class SimulatedSteward(Commander):
@@ -51,16 +78,23 @@ class SimulatedSteward(Commander):
             self._choose,
             self._introduce,
             self._admit,
+            self._supervise,
+            self._judge,
+            self._audit,
         )
         self._favourites = tuple(world.rng.sample(deeds, world.rng.choice((2, 4, len(deeds)))))
         """Few of them in most worlds, so that these come often."""
+        if habits.audits:
+            self._favourites += (self._audit,) * len(self._favourites)
         if habits.governs:
             self._begin("steward acts")
 
     @property
     def quiet(self) -> bool:
-        """Whether nobody has to prove anything or is kept away any more, durably."""
-        return not self._cell.ledger.state.admissions and not self._kept_away()
+        """Whether nobody has to prove anything, is kept away or held back any more, durably."""
+        state = self._cell.ledger.state
+        calm = not state.admissions and not state.audits and state.policy == LENIENT
+        return calm and not self._kept_away() and not self._held_back()
 
     def clear_up(self) -> None:
         """From now on only what holds things up is undone."""
@@ -71,6 +105,13 @@ class SimulatedSteward(Commander):
         state, kept_away = self._cell.ledger.state, self._kept_away()
         if state.admissions:
             self._give(SetAdmission("", WHO, Admission(next(iter(state.admissions)))), self._admission_set)
+        elif state.audits:
+            self._give(SetAudit("", WHO, AuditPolicy(next(iter(state.audits)))), self._audited)
+        elif state.policy != LENIENT:
+            self._give(SetSupervision("", WHO, LENIENT), self._supervised)
+        elif held_back := self._held_back():
+            name = self._world.rng.choice(held_back)
+            self._give(JudgeWorker("", WHO, name, Verdict.PARDON, "enough"), self._pardoned)
         elif kept_away:
             self._give(ResumeWorker("", WHO, self._world.rng.choice(kept_away)), self._resumed)
         elif self._all_here() and all(w.state is WorkerState.ACTIVE for w in state.workers.values()):
@@ -92,6 +133,10 @@ class SimulatedSteward(Commander):
     def _kept_away(self) -> list[str]:
         profiles = self._cell.ledger.state.profiles.values()
         return [profile.worker for profile in profiles if profile.paused or profile.removed]
+
+    def _held_back(self) -> list[str]:
+        profiles = self._cell.ledger.state.profiles.values()
+        return [profile.worker for profile in profiles if not profile.conduct.at_liberty]
 
     def _deeds(self) -> tuple[Callable[[], None], ...]:
         return self._favourites
@@ -166,6 +211,48 @@ class SimulatedSteward(Commander):
         allocation = command.allocation
         found = self._cell.ledger.state.allocations.get(allocation.capability)
         return found == (allocation if allocation.strategy else None)
+
+    def _supervise(self) -> None:
+        self._give(SetSupervision("", WHO, self._world.rng.choice((LENIENT, HARSH, HARSH, _DICE))), self._supervised)
+
+    def _supervised(self, command: Command) -> bool:
+        assert isinstance(command, SetSupervision)
+        return self._cell.ledger.state.policy == command.policy
+
+    def _audit(self) -> None:
+        rng = self._world.rng
+        policy = AuditPolicy(
+            rng.choice(CAPABILITIES),
+            copies=rng.choice((1, 2, 2, 3, 3)),
+            judge=rng.choice(("",) * 6 + CAPABILITIES),
+            gold=(GoldTask(PROBE, PROBE_RESULT),) * rng.choice((0, 1)),
+            gold_permille=rng.choice((200, 1_000)),
+            newcomer_tasks=rng.choice((0, 5, 100)),
+            timeout_ns=rng.choice((200 * MILLISECOND_NS, 20 * SECOND_NS)),
+            on_broken=rng.choice((OnBroken.ACCEPT, OnBroken.REJECT)),
+            comparison=ALIKE,
+        )
+        self._give(SetAudit("", WHO, policy), self._audited)
+
+    def _audited(self, command: Command) -> bool:
+        assert isinstance(command, SetAudit)
+        found = self._cell.ledger.state.audits.get(command.policy.capability)
+        return found == (None if command.policy.nothing else command.policy)
+
+    def _judge(self) -> None:
+        verdict = self._world.rng.choice((Verdict.PARDON, Verdict.PIN, Verdict.UNPIN))
+        factor = self._world.rng.choice((100, 500, 2_000)) if verdict is Verdict.PIN else 0
+        self._give(JudgeWorker("", WHO, self._somebody(), verdict, "by and by", factor), self._judged)
+
+    def _judged(self, command: Command) -> bool:
+        assert isinstance(command, JudgeWorker)
+        profile = self._cell.ledger.state.profiles.get(command.worker)
+        pinned = {Verdict.PIN: True, Verdict.UNPIN: False}.get(command.verdict)
+        return profile is None or pinned is None or profile.conduct.pinned is pinned
+
+    def _pardoned(self, command: Command) -> bool:
+        assert isinstance(command, JudgeWorker)
+        return command.worker not in self._held_back()
 
     def _admit(self) -> None:
         rng = self._world.rng

@@ -6,6 +6,7 @@ from hashlib import sha256
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
+from merit.lab.asked import review_of
 from merit.lab.violation import Violation
 from merit.model.events import (
     AttemptFailed,
@@ -116,7 +117,7 @@ class TermsBook:
         Raises:
             Violation: it must not, after how those before it ended.
         """
-        if task in self._begun and self._not_safe(task):
+        if task in self._begun and self.not_safe(task):
             raise Violation("not safe to repeat", task, "is tried again after an attempt that may have begun")
         for kind in set(self._failures.get(task, ())):
             if self._spent(task, kind):
@@ -154,7 +155,8 @@ class TermsBook:
         asked = (spec.capability, sha256(spec.parameters).digest(), spec.after)
         return made.task if (made.capability, made.parameters, made.after) == asked else ""
 
-    def _not_safe(self, task: str) -> bool:
+    def not_safe(self, task: str) -> bool:
+        """Whether the task must not be done twice."""
         spec = self._ledger.submitted[task]
         return spec.capability in self._unsafe or (spec.terms is not None and not spec.terms.safe_to_repeat)
 
@@ -184,7 +186,8 @@ class TermsBook:
 
     def _died(self, event: TaskDied, now_ns: int) -> None:
         task, kind = event.task, event.failure.kind
-        self.letters[task] = None
+        if review_of(self._ledger.submitted[task]) is None:
+            self.letters[task] = None
         if len(self.letters) > self._letters_max:
             del self.letters[next(iter(self.letters))]
         if kind == "dependency" or task in self._hopeless:
@@ -197,7 +200,7 @@ class TermsBook:
             allowed_ns = spec.terms.queue_timeout_ns if spec.terms is not None else 0
             if not allowed_ns or now_ns < self._queued[task] + allowed_ns:
                 raise Violation("queue time-out", task, f"died of waiting before its {allowed_ns} ns were over")
-        elif task in self._begun and self._not_safe(task):
+        elif task in self._begun and self.not_safe(task):
             return
         elif not any(self._spent(task, kind) for kind in self._failures.get(task, ())):
             tried = self._ledger.counted.get(task, 0)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from merit.lab.asked import review_of
 from merit.lab.ledger import Ledger
 from merit.lab.network import Stream
 from merit.lab.violation import Violation
 from merit.model.frames import Assignment, CellFrame, ClientFrame, ServerFrame, Settled, WorkerFrame
-from merit.model.tasks import TaskSpec, TaskState
+from merit.model.tasks import ReviewKind, TaskSpec, TaskState
 from merit.session.cell_end import CellEnd
 from merit.session.server_end import ServerEnd
 
@@ -68,6 +69,8 @@ class Witness:
     def _check_inputs(self, assignment: Assignment) -> None:
         """The parameters that are results of other tasks are just those, each once."""
         spec = self._ledger.submitted.get(assignment.task)
+        if spec is not None and (review := review_of(spec)) is not None and review.kind is ReviewKind.COPY:
+            spec = self._ledger.submitted[review.of]
         terms = spec.terms if spec is not None else None
         wanted: dict[str, bytes] = {}
         for name, needed in terms.inputs if terms is not None else ():

@@ -7,9 +7,9 @@ from collections import deque
 from msgspec import structs
 
 from merit.kernel.waiting import End
+from merit.lab.answers import PROBE, PROBE_RESULT, answer, made_by
 from merit.lab.cell import SimulatedCell, new_end
 from merit.lab.habits import Habits
-from merit.lab.ledger import PROBE, PROBE_RESULT, result_of
 from merit.lab.network import Network, Stream
 from merit.lab.violation import Violation
 from merit.lab.world import World
@@ -56,6 +56,10 @@ class SimulatedWorker:
         self._knows = rng.choice((1.0, 1.0, 0.5))
         """How often it does a probe right."""
         self._fails = rng.choice((0.0, 0.05, 0.4)) if number else 0.05
+        self._errs = rng.choice((0.0, 0.0, 0.2, 1.0))
+        """How often it says what is wrong …"""
+        self._wrong = rng.choice(("wrong", f"wrong by {self.name}"))
+        """… and what that is: the same as others, or something of its own."""
         self._boots = 0
         self._start()
 
@@ -258,7 +262,7 @@ class SimulatedWorker:
         elif kind == 2:
             self.end._queue(Report(task, number, ReportStatus.FAILED, failure=Failure("lie", "", permanent=True)))
         else:
-            self.end._queue(Report(task, number, ReportStatus.COMPLETED, result_of(task, number, self.name, self.boot)))
+            self.end._queue(Report(task, number, ReportStatus.COMPLETED, self._answer(b"", task, number)))
 
     def _pump(self) -> None:
         self._lie()
@@ -318,7 +322,7 @@ class SimulatedWorker:
                 failure = Failure("error", "it broke", permanent=self._world.rng.random() < 0.1)
                 report = Report(task, number, ReportStatus.FAILED, failure=failure, wall_ns=wall_ns)
         else:
-            result = result_of(task, number, self.name, self.boot)
+            result = self._answer(assignment.parameters, task, number)
             if assignment.parameters == PROBE and self._world.rng.random() < self._knows:
                 result = PROBE_RESULT
             report = Report(task, number, ReportStatus.COMPLETED, result, wall_ns=wall_ns)
@@ -326,6 +330,10 @@ class SimulatedWorker:
         self.end.ended(report)
         self._work()
         self._pump()
+
+    def _answer(self, parameters: bytes, task: str, number: int) -> bytes:
+        wrong = self._wrong if self._world.rng.random() < self._errs else ""
+        return answer(parameters, made_by(task, number, self.name, self.boot), wrong)
 
     def _cancel(self, key: Key) -> None:
         for assignment in self._queue:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from merit.model.auditing import AuditPolicy
 from merit.model.fleet import Admission, Allocation
 from merit.model.frames import AttemptRef, Hello, Report
 from merit.model.rules import Rule, TenantTerms
 from merit.model.schedules import Schedule
+from merit.model.supervision import Objective, Policy, Verdict
 from merit.model.tasks import Progress, TaskSpec
 from merit.model.workers import Registration
 
@@ -27,6 +29,8 @@ class StartLeadership(Command, frozen=True):
 
     epoch: int
     holder: str
+    salt: bytes = b""
+    """Random; no worker may know it."""
 
 
 class SubmitTasks(Command, frozen=True):
@@ -200,6 +204,36 @@ class SetAdmission(Command, frozen=True):
     """From now on a worker that comes has to pass these probes."""
 
     admission: Admission
+
+
+class SetAudit(Command, frozen=True):
+    """From now on the results of a capability are looked at like this."""
+
+    policy: AuditPolicy
+
+
+class SetSupervision(Command, frozen=True):
+    """From now on the fleet is supervised like this."""
+
+    policy: Policy
+
+
+class SetObjective(Command, frozen=True):
+    """What tasks of a capability are to reach; a share of 0 ends it."""
+
+    objective: Objective
+
+
+class JudgeWorker(Command, frozen=True):
+    """A person decides about a worker: PARDON, PIN (with a factor), UNPIN, or undo (PARDON with the sequence of the
+    judgement that is not to hold)."""
+
+    worker: str
+    verdict: Verdict
+    reason: str
+    factor: int = 0
+    """With PIN: thousandths; 0: as it is."""
+    undoes: int = 0
 
 
 class StartRollout(Command, frozen=True):

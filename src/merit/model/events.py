@@ -12,10 +12,13 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from merit.model.auditing import AuditPolicy
 from merit.model.fleet import Admission, Allocation
 from merit.model.rules import Rule, TenantTerms
 from merit.model.schedules import Schedule
+from merit.model.supervision import Circuit, Objective, Policy, Verdict
 from merit.model.tasks import AttemptState, Failure, Priority, Terms
+from merit.model.track_record import Rating
 from merit.model.workers import Amount, Offer, Registration, WorkerState
 
 
@@ -39,6 +42,8 @@ class LeadershipStarted(Event, frozen=True):
     profiles_max: int = 0
     """0, in journals from before there were profiles: none are kept."""
     homes_max: int = 0
+    salt: bytes = b""
+    """Secret by which it is drawn what is looked at closely."""
 
 
 class TaskSubmitted(Event, frozen=True):
@@ -81,6 +86,7 @@ class TaskCompleted(Event, frozen=True):
 
     task: str
     number: int
+    """0: it is the answer of those who were asked whether another one was right."""
     result: bytes
     """Digest of the result, empty when it is a blob."""
     result_blob: str
@@ -88,6 +94,43 @@ class TaskCompleted(Event, frozen=True):
     cpu_ns: int
     memory_bytes: int
     trail: bytes = b""
+
+
+class AuditStarted(Event, frozen=True):
+    """The attempt's report was accepted as far as it goes; whether its result is right is found out by others, until
+    ``due_ns`` at most."""
+
+    task: str
+    number: int
+    result: bytes
+    """Digest of the result."""
+    wall_ns: int
+    cpu_ns: int
+    memory_bytes: int
+    trail: bytes
+    due_ns: int
+
+
+class AuditAnswered(Event, frozen=True):
+    """One of those who were asked about the result of ``task`` has answered; ``result`` is empty if none came."""
+
+    task: str
+    review: str
+    worker: str
+    result: bytes
+    """Digest."""
+
+
+class ResultJudged(Event, frozen=True):
+    """A result of the worker was looked at closely: ``how`` by copies, gold or a judge. ``task`` is the one that it is a
+    result of."""
+
+    worker: str
+    capability: str
+    task: str
+    right: bool
+    how: str
+    reason: str
 
 
 class TaskDied(Event, frozen=True):
@@ -217,6 +260,53 @@ class WorkerAdmitted(Event, frozen=True):
     admitted: tuple[str, ...]
 
 
+class WorkerRated(Event, frozen=True):
+    """What its record comes to: its score, how far it is trusted over all, and at each capability with news, with what the
+    model of reputation remembers of that."""
+
+    worker: str
+    score: int
+    rating: Rating
+    ratings: tuple[tuple[str, Rating, tuple[int, ...]], ...]
+
+
+class WorkerJudged(Event, frozen=True):
+    """By ``principal``, a person or supervision: something was decided about it. ``figures``: what was gone by, by name.
+    What else follows (a pause, say) stands in events of its own, behind this one."""
+
+    worker: str
+    principal: str
+    verdict: Verdict
+    factor: int
+    """From now on, in thousandths."""
+    reason: str
+    figures: tuple[tuple[str, int], ...] = ()
+    undoes: int = 0
+    """Sequence of the judgement that does not hold any more; 0: none."""
+
+
+class CircuitChanged(Event, frozen=True):
+    """Its attempts fail, or do not any more."""
+
+    worker: str
+    circuit: Circuit
+    reason: str
+
+
+class SupervisionSet(Event, frozen=True):
+    """By ``principal``: from now on the fleet is supervised like this."""
+
+    policy: Policy
+    principal: str
+
+
+class ObjectiveSet(Event, frozen=True):
+    """By ``principal``: what tasks of a capability are to reach; a share of 0 ends it."""
+
+    objective: Objective
+    principal: str
+
+
 class WorkerTold(Event, frozen=True):
     """By ``principal``: a command for it is kept until it has heard it."""
 
@@ -243,6 +333,13 @@ class AdmissionSet(Event, frozen=True):
     """By ``principal``: a worker that comes from now on has to pass these probes."""
 
     admission: Admission
+    principal: str
+
+
+class AuditSet(Event, frozen=True):
+    """By ``principal``: results of this capability are looked at like this; one that asks nothing ends what was."""
+
+    policy: AuditPolicy
     principal: str
 
 

@@ -11,6 +11,7 @@ from enum import IntEnum
 
 from msgspec import Struct, field
 
+from merit.model.auditing import Finding
 from merit.model.tasks import Failure, Input, Progress, Refusal, Task, TaskSpec, TaskState
 from merit.model.workers import Amount, Offer
 
@@ -59,6 +60,8 @@ class Report(Struct, frozen=True, gc=False):
     cpu_ns: int = 0
     memory_bytes: int = 0
     trail: bytes = b""
+    findings: tuple[Finding, ...] = ()
+    """Not said by the worker: what the gateway has found."""
 
 
 class Hello(Struct, frozen=True):

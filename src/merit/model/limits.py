@@ -64,6 +64,30 @@ WORKER_TENANTS_MAX = 256
 """Whose tasks a worker takes, if not everybody's."""
 PREFERS_MAX = 16
 PROBES_MAX = 20
+CASES_MAX = 10_000
+"""Results that are looked at closely at a time."""
+ASKED_MAX = 9
+"""Workers that are asked about one result."""
+RECORDS_KEPT = 64
+"""Capabilities that a worker does not offer any more, of which it is known how it did."""
+AUDIT_RULES_MAX = 50
+AUDIT_EXPRESSION_LENGTH_MAX = 2_000
+"""Far below what the interpreter of expressions has stack for."""
+AUDIT_PATTERNS_MAX = 16
+AUDITORS_MAX = 8
+AUDIT_POLICY_BYTES_MAX = 512 * 1024
+"""Of one capability, with its gold tasks; it stands in one event."""
+AUDIT_NORM_NS_DEFAULT = 6 * SECOND_NS
+AUDIT_COPIES_MAX = 15
+AUDIT_REASON_LENGTH_MAX = 500
+AUDIT_RETRIES_MAX = 10
+AUDIT_NEWCOMER_TASKS_MAX = 1_000
+AUDITED_BYTES_MAX = 4 * 1024 * 1024
+"""Parameters and results above this are not read for an audit."""
+COMPARISON_IGNORED_MAX = 64
+"""Pointers of one comparison, each as long as a name."""
+COMPARISON_STEPS_MAX = 400_000
+"""Values that are looked at to compare two results, some of them several times: about half a second."""
 REMEMBERED_MAX = 8
 """Versions of a capability that were promoted before, and as many that were aborted, that are gone by beside the rollout
 that there is."""

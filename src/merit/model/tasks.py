@@ -27,7 +27,7 @@ class Priority(IntEnum):
 
 
 class TaskState(IntEnum):
-    """Life of a task; the numbers are those of the wire. The last three are final and never change."""
+    """Life of a task; the numbers are those of the wire. COMPLETED, DEAD and CANCELED are final and never change."""
 
     WAITING = 1
     """For a dependency, for its time, or for the end of a back-off."""
@@ -39,10 +39,12 @@ class TaskState(IntEnum):
     DEAD = 6
     """Failed for good."""
     CANCELED = 7
+    AUDITING = 8
+    """There is a result, which is being looked at."""
 
     @property
     def final(self) -> bool:
-        return self >= TaskState.COMPLETED
+        return TaskState.COMPLETED <= self <= TaskState.CANCELED
 
 
 class AttemptState(IntEnum):
@@ -58,6 +60,10 @@ class AttemptState(IntEnum):
     CANCELED = 8
     RETURNED = 9
     """Handed back unstarted: as if it had never been assigned; not counted against ``attempts_max``."""
+    REJECTED = 10
+    """Its result did not pass the audit."""
+    REPORTED = 11
+    """There is a result, which is being looked at; the worker is done with it."""
 
 
 class Failure(Struct, frozen=True, array_like=True, gc=False):
@@ -88,6 +94,8 @@ class RetryPolicy(Struct, frozen=True, array_like=True, gc=False):
     backoff_ns: int = 0
     """First wait, doubling with each attempt, with jitter; 0: the cell's."""
     backoff_ns_max: int = 0
+    rejected: int = -1
+    """The result did not pass the audit."""
 
 
 class Demand(Struct, frozen=True, array_like=True, gc=False):
@@ -107,6 +115,27 @@ class Demand(Struct, frozen=True, array_like=True, gc=False):
     """How its worker is chosen; empty: as for its capability."""
     prefers: tuple[str, ...] = ()
     """Tags of the worker that it would rather have, such as the zone where its data are; strategies may go by them."""
+
+
+class ReviewKind(IntEnum):
+    """How another task finds out whether a result is right."""
+
+    COPY = 1
+    """It does the same once more; the answers are compared."""
+    GOLD = 2
+    """It is one of which the right result is known, and stands for all others of its worker."""
+    JUDGE = 3
+    """It is given the result, and says what it thinks of it."""
+
+
+class Review(Struct, frozen=True, array_like=True, gc=False):
+    """What a task that the cell has made itself is to find out."""
+
+    kind: ReviewKind
+    of: str = ""
+    """The task whose result is looked at; of a gold task nothing."""
+    number: int = 0
+    """GOLD: which of those of its capability it is."""
 
 
 class Terms(Struct, frozen=True, array_like=True, gc=False):
@@ -139,6 +168,8 @@ class Terms(Struct, frozen=True, array_like=True, gc=False):
     schedule: str = ""
     """The schedule that made it."""
     demand: Demand | None = None
+    review: Review | None = None
+    """The cell has made it to look at a result; nobody else sets this."""
 
     @property
     def request_bytes(self) -> int:

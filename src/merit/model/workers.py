@@ -7,6 +7,9 @@ from typing import Final
 
 from msgspec import Struct, field
 
+from merit.model.supervision import Conduct
+from merit.model.track_record import TrackRecord
+
 UNCOUNTED: Final = frozenset({"cpu", "memory", "network"})
 """Resources of which a worker that says nothing is taken to have enough; of all others it then has none."""
 PERMILLE: Final = 1_000
@@ -63,13 +66,6 @@ class Offer(Struct, frozen=True, array_like=True, gc=False):
     """What it depends on outside, for people to read."""
 
 
-class Speed(Struct, array_like=True, gc=False):
-    """How long a worker's attempts at a capability take: a moving average over about the last eight."""
-
-    attempts: int = 0
-    took_ns: int = 0
-
-
 class Registration(Struct, frozen=True, array_like=True, gc=False):
     """What a worker of the unary contract has said of itself: Merit dials it, not the other way round."""
 
@@ -110,6 +106,8 @@ class Worker(Struct, array_like=True, gc=False):
     the lowest."""
     reserved: str = ""
     """The task for which it keeps free what it frees; it is given nothing else meanwhile."""
+    privileges: tuple[str, ...] = ()
+    """Tags that it has not given to itself: what its record allows it."""
 
     def offer(self, capability: str) -> Offer | None:
         """What it offers under this name, or None."""
@@ -128,8 +126,8 @@ class Profile(Struct, array_like=True, gc=False):
     completed: int = 0
     failed: int = 0
     """Attempts that failed, were refused, timed out or were lost."""
-    speeds: dict[str, Speed] = field(default_factory=dict)
-    """By capability."""
+    records: dict[str, TrackRecord] = field(default_factory=dict)
+    """By capability: how it has done so far."""
     registration: Registration | None = None
     paused: bool = False
     removed: bool = False
@@ -140,3 +138,4 @@ class Profile(Struct, array_like=True, gc=False):
     """Capabilities, with their versions (``name@version``), whose probes it has passed."""
     words: tuple[str, ...] = ()
     """Commands that it has yet to be told, oldest first."""
+    conduct: Conduct = field(default_factory=Conduct)

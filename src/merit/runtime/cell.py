@@ -1,7 +1,7 @@
 """The cell's process: a loop around the kernel.
 
 Whatever comes in wakes the loop; at its next turn everything that has come by then is one batch: handled, appended to
-the journal, and only then let out. On SQLite the append is inline; a journal across a network is awaited, with two records
+the journal, and only then let out. What comes after a while in which nothing came is a batch by itself, at once. On SQLite the append is inline; a journal across a network is awaited, with two records
 on their way at most. Either way more comes in meanwhile, and so the batches grow with the load by themselves.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -39,6 +40,9 @@ log = logging.getLogger("merit")
 _LOOK_S = 0.25
 _SLEEP_S = 1.0
 """The loop never takes this long for one turn: if it seems to, the process was stopped."""
+
+_IDLE_S = 0.0005
+"""Without a batch for so long the cell has nothing to do: a loaded one makes one after the other."""
 
 _ACK_WAIT_S = 0.02
 """How long an acknowledgement may wait for a frame that has more to say."""
@@ -89,7 +93,7 @@ class CellLoop:
         plan: Plan,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
-        self._kernel = Kernel(journal.cell, machine, tail, holder, quarantine)
+        self._kernel = Kernel(journal.cell, machine, tail, holder, quarantine, secrets.token_bytes(16))
         self._machine = machine
         self._journal = journal
         self._finder = finder
@@ -101,6 +105,7 @@ class CellLoop:
         self._streams: dict[End, CellStream | ServerStream] = {}
         self._answers: dict[int, asyncio.Future[list[Refusal]]] = {}
         self._scheduled = False
+        self._turned_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
         self._ack_timer: asyncio.TimerHandle | None = None
@@ -188,7 +193,7 @@ class CellLoop:
         """Take a frame; raises ``ProtocolViolation`` and ``CellStopped``."""
         self._check()
         self._kernel.worker_frame(end, frame)
-        self._wake()
+        self._hear()
 
     def close_worker(self, end: CellEnd) -> None:
         """A worker's stream has ended."""
@@ -205,7 +210,7 @@ class CellLoop:
         """Take a frame and what the door refused of it; raises ``ProtocolViolation`` and ``CellStopped``."""
         self._check()
         self._kernel.client_frame(end, frame, refusals)
-        self._wake()
+        self._hear()
 
     def close_client(self, end: ServerEnd) -> None:
         """A client's stream has ended."""
@@ -239,8 +244,16 @@ class CellLoop:
             self._scheduled = True
             self._loop.call_soon(self._run)
 
+    def _hear(self) -> None:
+        """A frame has come in. Where nothing has for a while, nothing else is about to, and it need not wait for company."""
+        if self._scheduled or time.monotonic() - self._turned_s < _IDLE_S:
+            self._wake()
+        else:
+            self._run()
+
     def _run(self) -> None:
         self._scheduled = False
+        self._turned_s = time.monotonic()
         # Whoever has to wait is woken by what it waits for: a commit, or the lease.
         if self.failed.done() or len(self._on_the_way) == _ON_THE_WAY_MAX or self._may_be_over():
             return

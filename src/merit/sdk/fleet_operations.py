@@ -5,24 +5,45 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, Final, TypeVar
+from datetime import datetime
+from typing import Any, Final, TypeVar, Unpack
 
 from msgspec import UNSET, Struct, UnsetType
 
+from merit.model.auditing import AuditPolicy
 from merit.sdk.asking import Asker
+from merit.sdk.audits import Audit
 from merit.sdk.channel import Backoff
 from merit.sdk.fleet_views import capability_view, explanation_view, fleet_worker_view, rollout_view
-from merit.sdk.options import check_text
+from merit.sdk.options import check_text, time_ns_of
 from merit.sdk.results import MeritError, Unreachable
 from merit.sdk.specs import encode_parameters
-from merit.wire.v1 import fleet_pb2, fleet_pb2_grpc
+from merit.sdk.supervision import (
+    SupervisionArguments,
+    decision_view,
+    objective_view,
+    policy_message,
+    supervision_view,
+)
+from merit.wire.audits import decode_audit, encode_audit
+from merit.wire.v1 import (
+    audits_pb2,
+    audits_pb2_grpc,
+    fleet_pb2,
+    fleet_pb2_grpc,
+    supervision_pb2,
+    supervision_pb2_grpc,
+)
 
 _PAGE: Final = 1_000
 _PERMILLE: Final = 1_000
 _NUMBER_END: Final = 2**32
 
 Paged = TypeVar(
-    "Paged", fleet_pb2.ListFleetResponse, fleet_pb2.ListCapabilitiesResponse, fleet_pb2.ListRolloutsResponse
+    "Paged",
+    fleet_pb2.ListCapabilitiesResponse,
+    fleet_pb2.ListRolloutsResponse,
+    supervision_pb2.ListObjectivesResponse,
 )
 
 
@@ -36,9 +57,15 @@ class WorkerWhere(Struct, frozen=True, kw_only=True):
     """The worker, or what it offers, has each of these."""
     states: Sequence[str] = ()
     """It is in one of these: JOINING, PROBATION, IDLE, BUSY, DRAINING, GONE, SUSPECT, PAUSED, DEACTIVATED. None: in any but
-    GONE."""
+    GONE; with ``left_from`` or ``left_to``: GONE."""
     tenant: str = ""
     """It takes this one's tasks."""
+    name: str = ""
+    """How its id begins."""
+    left_from: datetime | None = None
+    """It is gone, and left not before; not for watches."""
+    left_to: datetime | None = None
+    """It is gone, and left before."""
 
     def message(self) -> fleet_pb2.WorkerFilter:
         """For the wire.
@@ -47,6 +74,7 @@ class WorkerWhere(Struct, frozen=True, kw_only=True):
             ValueError: a field cannot be sent.
         """
         texts = [("capability", self.capability), ("versions", self.versions), ("tenant", self.tenant)]
+        texts += [("name", self.name)]
         for field, text in (*texts, *(("tags", tag) for tag in self.tags)):
             check_text(field, text)
         return fleet_pb2.WorkerFilter(
@@ -55,7 +83,21 @@ class WorkerWhere(Struct, frozen=True, kw_only=True):
             tags=self.tags,
             standings=[_standing(name) for name in self.states],
             tenant=self.tenant,
+            name=self.name,
+            left_from_ns=time_ns_of("left_from", self.left_from) if self.left_from else 0,
+            left_to_ns=time_ns_of("left_to", self.left_to) if self.left_to else 0,
         )
+
+
+class WorkerPage(Struct, frozen=True):
+    """Some workers, by id, and where the next page begins."""
+
+    workers: list[dict[str, Any]]
+    """May be few, or none, though there is a next page."""
+    next_cursor: str
+    """Empty: that was all."""
+    lacking: str = ""
+    """Why workers that are gone may be missing, and what to do; empty: none are. The first page says it for all."""
 
 
 class WorkerChanges(Struct, frozen=True):
@@ -104,14 +146,27 @@ class FleetOperations:
     # Workers
 
     async def workers(self, where: WorkerWhere | None = None) -> list[dict[str, Any]]:
-        """The workers that are meant, by id."""
-        wanted = (where or WorkerWhere()).message()
+        """The workers that are meant, by id: all of them, however many."""
+        page = await self.worker_page(where, limit=_PAGE)
+        found = page.workers
+        while page.next_cursor:
+            page = await self.worker_page(where, limit=_PAGE, cursor=page.next_cursor)
+            found += page.workers
+        return found
 
-        async def page(cursor: str) -> fleet_pb2.ListFleetResponse:
-            request = fleet_pb2.ListFleetRequest(filter=wanted, limit=_PAGE, cursor=cursor)
-            return await self._asker.ask(lambda channel: fleet_pb2_grpc.FleetStub(channel).ListWorkers(request))
+    async def worker_page(self, where: WorkerWhere | None = None, *, limit: int = 100, cursor: str = "") -> WorkerPage:
+        """The workers that are meant, by id, a page at a time.
 
-        return [fleet_worker_view(message) async for answer in _pages(page) for message in answer.workers]
+        Args:
+            where: which are meant. Those that are GONE are remembered for as long as trails are kept.
+            limit: so many on the page at most; 1,000 are possible.
+            cursor: where the page before has ended.
+        """
+        request = fleet_pb2.ListFleetRequest(
+            filter=(where or WorkerWhere()).message(), limit=_number("limit", limit), cursor=_text("cursor", cursor)
+        )
+        answer = await self._asker.ask(lambda channel: fleet_pb2_grpc.FleetStub(channel).ListWorkers(request))
+        return WorkerPage([fleet_worker_view(one) for one in answer.workers], answer.next_cursor, answer.lacking)
 
     async def worker(self, worker_id: str) -> dict[str, Any]:
         """Everything about one worker, with the tasks that it has."""
@@ -168,6 +223,88 @@ class FleetOperations:
         request = fleet_pb2.TellWorkerRequest(id=_text("id", worker_id), word=_text("word", word))
         await self._asker.order(lambda channel: fleet_pb2_grpc.FleetStub(channel).TellWorker(request))
 
+    # Supervision
+
+    async def pardon_worker(self, worker_id: str, reason: str = "") -> None:
+        """Take it back among the others, whatever supervision has decided: its pause or its breaker ends."""
+        await self._judge(worker_id, supervision_pb2.VERDICT_PARDON, reason)
+
+    async def undo(self, worker_id: str, decision: int, reason: str = "") -> None:
+        """As ``pardon_worker``, and its factor becomes what it would be without this decision, one of its last."""
+        await self._judge(worker_id, supervision_pb2.VERDICT_PARDON, reason, undoes=_sequence(decision))
+
+    async def pin_worker(self, worker_id: str, factor: float | None = None, reason: str = "") -> None:
+        """Fix its factor (0.1 to 2, by default as it is): nothing more is decided about it until ``unpin_worker``."""
+        permille = 0 if factor is None else _permille("factor", factor)
+        if factor is not None and not permille:
+            raise ValueError(f"factor: {factor!r} is less than 0.1")
+        await self._judge(worker_id, supervision_pb2.VERDICT_PIN, reason, factor_permille=permille)
+
+    async def unpin_worker(self, worker_id: str, reason: str = "") -> None:
+        """Let its factor change again."""
+        await self._judge(worker_id, supervision_pb2.VERDICT_UNPIN, reason)
+
+    async def _judge(
+        self, worker_id: str, verdict: supervision_pb2.Verdict.ValueType, reason: str, **more: int
+    ) -> None:
+        request = supervision_pb2.JudgeWorkerRequest(
+            worker_id=_text("worker_id", worker_id), verdict=verdict, reason=_text("reason", reason), **more
+        )
+        await self._asker.order(lambda channel: supervision_pb2_grpc.SupervisionStub(channel).JudgeWorker(request))
+
+    async def decision(self, decision: int) -> dict[str, Any]:
+        """What was decided about a worker by the event of this number, by what, and what followed; from the journal."""
+        request = supervision_pb2.GetDecisionRequest(sequence=_sequence(decision))
+        return decision_view(
+            await self._asker.ask(lambda channel: supervision_pb2_grpc.SupervisionStub(channel).GetDecision(request))
+        )
+
+    async def supervision(self) -> dict[str, Any]:
+        """How workers are supervised, under the names of ``SupervisionArguments``; and what there is to choose from."""
+        request = supervision_pb2.GetSupervisionRequest()
+        return supervision_view(
+            await self._asker.ask(lambda channel: supervision_pb2_grpc.SupervisionStub(channel).GetSupervision(request))
+        )
+
+    async def set_supervision(self, *, anew: bool = False, **fields: Unpack[SupervisionArguments]) -> None:
+        """Say how workers are supervised from now on. What is not given stays; with ``anew`` it is as usual."""
+        request = supervision_pb2.SetSupervisionRequest(policy=policy_message(fields), anew=anew)
+        await self._asker.ask(lambda channel: supervision_pb2_grpc.SupervisionStub(channel).SetSupervision(request))
+
+    async def set_objective(
+        self, capability: str, share: float, *, within_s: float = 0.0, window_s: float = 3_600.0
+    ) -> None:
+        """Say what the tasks of a capability are to reach: decision engines may go by it.
+
+        Args:
+            capability: whose tasks.
+            share: of them that is to be done well, 0 to 1; 0 ends the objective.
+            within_s: … and so soon after their submit; 0: whenever.
+            window_s: over which the share is counted.
+        """
+        for field, time_s in (("within_s", within_s), ("window_s", window_s)):
+            if not 0 <= time_s < 2**33:
+                raise ValueError(f"{field}: {time_s!r} is not 0 or above, or too long")
+        objective = supervision_pb2.Objective(
+            capability=_text("capability", capability),
+            share_permille=_permille("share", share),
+            within_ns=round(within_s * 1e9),
+            window_ns=round(window_s * 1e9),
+        )
+        request = supervision_pb2.SetObjectiveRequest(objective=objective)
+        await self._asker.ask(lambda channel: supervision_pb2_grpc.SupervisionStub(channel).SetObjective(request))
+
+    async def objectives(self) -> list[dict[str, Any]]:
+        """What tasks are to reach, by capability."""
+
+        async def page(cursor: str) -> supervision_pb2.ListObjectivesResponse:
+            request = supervision_pb2.ListObjectivesRequest(limit=_PAGE, cursor=cursor)
+            return await self._asker.ask(
+                lambda channel: supervision_pb2_grpc.SupervisionStub(channel).ListObjectives(request)
+            )
+
+        return [objective_view(message) async for answer in _pages(page) for message in answer.objectives]
+
     # Capabilities
 
     async def capabilities(self) -> list[dict[str, Any]]:
@@ -213,6 +350,18 @@ class FleetOperations:
             capability=_text("capability", capability), probes=[probe.message() for probe in probes]
         )
         await self._asker.ask(lambda channel: fleet_pb2_grpc.FleetStub(channel).SetAdmission(request))
+
+    async def set_audit(self, capability: str, audit: Audit | None) -> None:
+        """Say how the results of a capability are looked at from now on; None: not at all."""
+        policy = audit.policy(capability) if audit is not None else AuditPolicy(_text("capability", capability))
+        request = audits_pb2.SetAuditRequest(policy=encode_audit(policy))
+        await self._asker.ask(lambda channel: audits_pb2_grpc.AuditsStub(channel).SetAudit(request))
+
+    async def audit(self, capability: str) -> Audit:
+        """What is set; refused where nothing is."""
+        request = audits_pb2.GetAuditRequest(capability=_text("capability", capability))
+        found = await self._asker.ask(lambda channel: audits_pb2_grpc.AuditsStub(channel).GetAudit(request))
+        return Audit.of(decode_audit(found))
 
     # Rollouts
 
@@ -300,6 +449,12 @@ def _number(field: str, number: int) -> int:
     if not isinstance(number, int) or not 0 <= number < _NUMBER_END:
         raise ValueError(f"{field}: {number!r} is no whole number from 0 on, or too large")
     return number
+
+
+def _sequence(decision: int) -> int:
+    if not isinstance(decision, int) or not 1 <= decision < 2**63:
+        raise ValueError(f"decision: {decision!r} is no number of an event, from 1 on")
+    return decision
 
 
 def _permille(field: str, share: float) -> int:

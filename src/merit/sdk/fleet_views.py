@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from merit.sdk.supervision import conduct_view, rating_view
 from merit.sdk.views import when
 from merit.wire.v1 import fleet_pb2, worker_pb2
 
@@ -21,12 +22,12 @@ def standing_name(number: int) -> str:
 
 
 def fleet_worker_view(message: fleet_pb2.FleetWorker) -> dict[str, Any]:
-    """A worker; times are ISO 8601 in UTC, None where there is none."""
+    """A worker; times are ISO 8601 in UTC. None: there is none, or of a worker that is long gone, it is not known any more."""
     return {
         "id": message.id,
         "state": standing_name(message.standing),
         "reason": message.reason,
-        "contract": fleet_pb2.Contract.Name(message.contract).removeprefix("CONTRACT_"),
+        "contract": fleet_pb2.Contract.Name(message.contract).removeprefix("CONTRACT_") if message.contract else None,
         "address": message.address or None,
         "boot": message.boot_id or None,
         "capabilities": [_offer_view(offer) for offer in message.offers],
@@ -40,10 +41,13 @@ def fleet_worker_view(message: fleet_pb2.FleetWorker) -> dict[str, Any]:
         "first": when(message.first_ns),
         "joined": when(message.joined_ns),
         "seen": when(message.seen_ns),
-        "completed": message.completed,
-        "failed": message.failed,
+        "left": when(message.left_ns),
+        "lost": message.lost,
+        "completed": message.completed if message.HasField("completed") else None,
+        "failed": message.failed if message.HasField("failed") else None,
         "words": list(message.words),
         "tasks": list(message.tasks),
+        **conduct_view(message.conduct if message.HasField("conduct") else None),
     }
 
 
@@ -60,6 +64,7 @@ def _offer_view(message: fleet_pb2.OfferView) -> dict[str, Any]:
         "took_s": message.took_ns / 1e9 if message.measured else None,
         "measured": message.measured,
         "admitted": message.admitted,
+        "reputation": rating_view(message.reputation) if message.HasField("reputation") else None,
     }
 
 

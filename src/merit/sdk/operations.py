@@ -73,6 +73,9 @@ class Where(Struct, frozen=True, kw_only=True):
     schedule: str = ""
     worker: str = ""
     """An attempt was given to it."""
+    reviews: bool = False
+    """Also those that the control plane has made to look at the results of others. Those that look at the result of one task
+    have the label ``merit.review-of`` with its id."""
 
     def narrowed(self, state: str, capability: str) -> Where:
         """The same, with this state and capability if they are given."""
@@ -100,6 +103,7 @@ class Where(Struct, frozen=True, kw_only=True):
             submitted_to_ns=time_ns_of("submitted_to", self.submitted_to) if self.submitted_to else 0,
             schedule=self.schedule,
             worker_id=self.worker,
+            reviews=self.reviews,
         )
 
 
@@ -149,7 +153,8 @@ class Operations:
             where: which are meant.
             limit: so many on the page at most; 1,000 are possible.
             cursor: where the page before has ended.
-            at_least: wait until all that happened up to this event is known (``status`` and a page say a ``sequence``).
+            at_least: wait until all that happened up to this event is known (``status`` and a page say a ``sequence``); one
+                that is still to come is refused.
         """
         request = tasks_pb2.ListTasksRequest(
             filter=(where or Where()).message(),

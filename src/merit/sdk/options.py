@@ -28,7 +28,7 @@ _NS_MAX: Final = 2**63 - 1
 _USUAL: Final = Terms()
 _ANYBODY: Final = Demand()
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_KINDS: Final = ("refused", "failed", "timed_out", "silent", "lost")
+_KINDS: Final = ("refused", "failed", "timed_out", "silent", "lost", "rejected")
 
 
 class Identified(Protocol):
@@ -53,6 +53,8 @@ class Retry(Struct, frozen=True, kw_only=True):
     """The heartbeat time-out struck: the worker lived, and the attempt gave no sign of progress."""
     lost: int | None = None
     """Together with its worker."""
+    rejected: int | None = None
+    """Its result did not pass the audit."""
     backoff_s: float | None = None
     backoff_s_max: float | None = None
 

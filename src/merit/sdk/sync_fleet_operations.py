@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
-from merit.sdk.fleet_operations import AdmissionProbe, FleetOperations, WorkerChanges, WorkerWhere
+from merit.sdk.audits import Audit
+from merit.sdk.fleet_operations import AdmissionProbe, FleetOperations, WorkerChanges, WorkerPage, WorkerWhere
+from merit.sdk.supervision import SupervisionArguments
 
 T = TypeVar("T")
 
@@ -24,8 +26,12 @@ class BlockingFleetOperations:
         self._take = take
 
     def workers(self, where: WorkerWhere | None = None) -> list[dict[str, Any]]:
-        """The workers that are meant, by id."""
+        """The workers that are meant, by id: all of them, however many."""
         return self._do(self._fleet.workers(where))
+
+    def worker_page(self, where: WorkerWhere | None = None, *, limit: int = 100, cursor: str = "") -> WorkerPage:
+        """The workers that are meant, by id, a page at a time."""
+        return self._do(self._fleet.worker_page(where, limit=limit, cursor=cursor))
 
     def worker(self, worker_id: str) -> dict[str, Any]:
         """Everything about one worker, with the tasks that it has."""
@@ -55,6 +61,42 @@ class BlockingFleetOperations:
         """Have it told a command: RESET, RETRAIN, UPDATE_CONFIG or STOP."""
         self._do(self._fleet.tell_worker(worker_id, word))
 
+    def pardon_worker(self, worker_id: str, reason: str = "") -> None:
+        """Take it back among the others, whatever supervision has decided."""
+        self._do(self._fleet.pardon_worker(worker_id, reason))
+
+    def undo(self, worker_id: str, decision: int, reason: str = "") -> None:
+        """As ``pardon_worker``, and its factor becomes what it would be without this decision."""
+        self._do(self._fleet.undo(worker_id, decision, reason))
+
+    def pin_worker(self, worker_id: str, factor: float | None = None, reason: str = "") -> None:
+        """Fix its factor: nothing more is decided about it until ``unpin_worker``."""
+        self._do(self._fleet.pin_worker(worker_id, factor, reason))
+
+    def unpin_worker(self, worker_id: str, reason: str = "") -> None:
+        """Let its factor change again."""
+        self._do(self._fleet.unpin_worker(worker_id, reason))
+
+    def decision(self, decision: int) -> dict[str, Any]:
+        """What was decided about a worker by the event of this number, by what, and what followed."""
+        return self._do(self._fleet.decision(decision))
+
+    def supervision(self) -> dict[str, Any]:
+        """How workers are supervised, and what there is to choose from."""
+        return self._do(self._fleet.supervision())
+
+    def set_supervision(self, *, anew: bool = False, **fields: Unpack[SupervisionArguments]) -> None:
+        """Say how workers are supervised from now on. What is not given stays; with ``anew`` it is as usual."""
+        self._do(self._fleet.set_supervision(anew=anew, **fields))
+
+    def set_objective(self, capability: str, share: float, *, within_s: float = 0.0, window_s: float = 3_600.0) -> None:
+        """Say what the tasks of a capability are to reach."""
+        self._do(self._fleet.set_objective(capability, share, within_s=within_s, window_s=window_s))
+
+    def objectives(self) -> list[dict[str, Any]]:
+        """What tasks are to reach, by capability."""
+        return self._do(self._fleet.objectives())
+
     def capabilities(self) -> list[dict[str, Any]]:
         """What was ever offered, or for which something is set, by name."""
         return self._do(self._fleet.capabilities())
@@ -72,6 +114,14 @@ class BlockingFleetOperations:
     def set_admission(self, capability: str, probes: Sequence[AdmissionProbe]) -> None:
         """Say what a worker that comes has to do right before it is given tasks of a capability."""
         self._do(self._fleet.set_admission(capability, probes))
+
+    def set_audit(self, capability: str, audit: Audit | None) -> None:
+        """Say how the results of a capability are looked at from now on; None: not at all."""
+        self._do(self._fleet.set_audit(capability, audit))
+
+    def audit(self, capability: str) -> Audit:
+        """What is set; refused where nothing is."""
+        return self._do(self._fleet.audit(capability))
 
     def start_rollout(self, capability: str, version: str, share: float, *, only_running: bool = False) -> None:
         """Give a version of a capability a share (0..1) of the tasks, or another share than before. `only_running`:

@@ -72,6 +72,7 @@ def _terms(terms: Terms) -> dict[str, Any]:
         "origin": terms.origin,
         "schedule": terms.schedule,
         "demand": None if terms.demand is None else _demand(terms.demand),
+        "review": None if terms.review is None else {"kind": terms.review.kind.name, "of": terms.review.of},
     }
     said = {name: value for name, value in view.items() if value}
     return said if terms.safe_to_repeat else said | {"safe_to_repeat": False}
@@ -91,7 +92,7 @@ def _demand(demand: Demand) -> dict[str, Any]:
 
 
 def _retry(policy: RetryPolicy) -> dict[str, Any]:
-    kinds = ("refused", "failed", "timed_out", "silent", "lost")
+    kinds = ("refused", "failed", "timed_out", "silent", "lost", "rejected")
     view: dict[str, Any] = {kind: count for kind in kinds if (count := getattr(policy, kind)) >= 0}
     waits = {"backoff_s": policy.backoff_ns / 1e9, "backoff_s_max": policy.backoff_ns_max / 1e9}
     return view | {name: wait_s for name, wait_s in waits.items() if wait_s}
@@ -142,11 +143,15 @@ def status_view(message: tasks_pb2.Status) -> dict[str, Any]:
         "waiting": message.waiting,
         "pending": message.pending,
         "assigned": message.assigned,
+        "auditing": message.auditing,
         "completed": message.completed,
         "dead": message.dead,
         "canceled": message.canceled,
         "workers": message.workers,
         "dead_letters": message.dead_letters,
+        "workers_punished": message.workers_punished,
+        "workers_paused": message.workers_paused,
+        "breakers_open": message.breakers_open,
         "store": message.store,
         "journal_bytes": message.journal_bytes,
         "journal_first": message.journal_first,
@@ -165,6 +170,7 @@ def queue_view(message: queues_pb2.Queue) -> dict[str, Any]:
         "capability": message.capability,
         "pending": message.pending,
         "running": message.running,
+        "auditing": message.auditing,
         "workers": message.workers,
         "paused": message.paused,
         "pause_reason": message.pause_reason,

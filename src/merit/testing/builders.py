@@ -159,9 +159,9 @@ def submit(
     return machine.handle(SubmitTasks(tenant, PRINCIPAL, list(specs), atomic), _when(machine, now_ns))
 
 
-def tell(machine: Machine, kind: type[Command], *fields: Any, tenant: str = TENANT) -> Decision:
+def tell(machine: Machine, kind: type[Command], *fields: Any, tenant: str = TENANT, **named: Any) -> Decision:
     """Any command, at the present time; `fields` are those that come after tenant and principal."""
-    return machine.handle(kind(tenant, PRINCIPAL, *fields), machine.now_ns)
+    return machine.handle(kind(tenant, PRINCIPAL, *fields, **named), machine.now_ns)
 
 
 def limit(machine: Machine, kind: RuleKind, name: str, **fields: Any) -> Decision:

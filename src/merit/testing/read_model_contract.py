@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from merit.model.limits import SECOND_NS
-from merit.model.search import TaskQuery, TaskRow, WorkerQuery, WorkerRow, row_of, texts_of, words, words_of
-from merit.model.tasks import Attempt, AttemptState, Failure, Priority, Task, TaskState, Terms
+from merit.model.search import REVIEW_OF, TaskQuery, TaskRow, WorkerQuery, WorkerRow, row_of, texts_of, words, words_of
+from merit.model.tasks import Attempt, AttemptState, Failure, Priority, Review, ReviewKind, Task, TaskState, Terms
 from merit.ports.read_model import (
     PAGE_MAX,
     Portion,
@@ -153,6 +153,7 @@ rows_at_random = st.lists(
         description=_few(_TEXTS),
         labels=st.lists(_few(_LABELS), max_size=4, unique=True).map(tuple),
         schedule=_few(["", "nightly"]),
+        review=_few([None, Review(ReviewKind.COPY, "t1"), Review(ReviewKind.GOLD)]),
         idempotency_key=_few(["", "k1", "k'2"]),
         content=_few(["00" * 16, "ff" * 16]),
     ),
@@ -165,7 +166,7 @@ queries_at_random = st.builds(
     ),
     capability=_few(["", "", *_NAMES]),
     tenant=_few(["", "", "default", "nobody"]),
-    labels=st.lists(_few(_LABELS), max_size=2, unique=True).map(tuple),
+    labels=st.lists(_few([*_LABELS, (REVIEW_OF, "t1")]), max_size=2, unique=True).map(tuple),
     words=_few(["", "", "", "ZUR", "fi", "file zurich", "nai test 1", "4", "東", "nowhere"]).map(words),
     submitted_from_ns=st.integers(0, 6).map(lambda step: START_NS + step * 1_000 * SECOND_NS) | st.just(0),
     submitted_to_ns=st.integers(0, 6).map(lambda step: START_NS + step * 1_000 * SECOND_NS) | st.just(2**63 - 1),
@@ -310,6 +311,8 @@ class ReadModelContract:
         write(model, [a_row(9, number=5, idempotency_key="k", content="09" * 16)])
         write(model, [a_row(4, number=5, idempotency_key="k", content="04" * 16)])
         assert [row.order for row in model.tasks([an_id(5)])] == [9]
+        assert [row.order for row in model.tasks([an_id(5)], 9)] == [4]
+        assert model.tasks([an_id(5)], 4) == []
         assert [row.order for row in pages(model, TaskQuery())] == [9, 4]
         assert model.keys([("default", "k")])["default", "k"].content == bytes.fromhex("09" * 16)
 
@@ -451,6 +454,8 @@ class ReadModelContract:
         assert names(name="a%") == ["a%_"]
         assert names(here=True, capability="echo") == ["alpha-2", "Ähre"]
         assert names(here=False) == ["alpha-1"]
+        assert names(left_from_ns=5, left_to_ns=6) == ["alpha-1"]
+        assert names(left_from_ns=6) == names(left_from_ns=1, left_to_ns=5) == []
         assert [worker.worker for worker in model.workers(WorkerQuery(), "alpha-1", 1)] == ["alpha-2"]
 
     def test_a_worker_that_comes_again(self, model: ReadModel) -> None:

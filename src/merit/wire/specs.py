@@ -19,13 +19,14 @@ from merit.model.limits import (
     TAGS_MAX,
     TIMEOUT_NS_DEFAULT,
 )
-from merit.model.tasks import Demand, Priority, RetryPolicy, TaskSpec, Terms
+from merit.model.tasks import Demand, Priority, RetryPolicy, Review, ReviewKind, TaskSpec, Terms
 from merit.model.workers import Amount
 from merit.wire.v1 import tasks_pb2 as tasks
 from merit.wire.v1 import worker_pb2 as worker
 
 _PRIORITY: Mapping[int, Priority] = {0: Priority.MEDIUM, **{int(priority): priority for priority in Priority}}
-_Kind = Literal["refused", "failed", "timed_out", "silent", "lost"]
+_REVIEW: Mapping[int, ReviewKind] = {int(kind): kind for kind in ReviewKind}
+_Kind = Literal["refused", "failed", "timed_out", "silent", "lost", "rejected"]
 _KINDS: Final[tuple[_Kind, ...]] = get_args(_Kind)
 
 
@@ -106,6 +107,9 @@ def fill_terms(message: tasks.Terms, terms: Terms) -> None:
         _fill_retry(message.retry, terms.retry)
     if terms.demand is not None:
         _fill_demand(message.demand, terms.demand)
+    if terms.review is not None:
+        kind = tasks.ReviewKind.Value(f"REVIEW_KIND_{terms.review.kind.name}")
+        message.review.MergeFrom(tasks.Review(kind=kind, task_id=terms.review.of))
 
 
 def decode_terms(message: tasks.Terms) -> Terms:
@@ -126,6 +130,7 @@ def decode_terms(message: tasks.Terms) -> Terms:
         message.origin,
         message.schedule,
         _decode_demand(message.demand) if message.HasField("demand") else None,
+        _decode_review(message.review) if message.HasField("review") else None,
     )
 
 
@@ -164,6 +169,11 @@ def _decode_demand(message: tasks.Demand) -> Demand:
         message.strategy,
         tuple(islice(message.prefers, PREFERS_MAX + 1)),
     )
+
+
+def _decode_review(message: tasks.Review) -> Review:
+    # Of whatever kind: one that comes from a client is refused by the door.
+    return Review(_REVIEW.get(message.kind, ReviewKind.COPY), message.task_id)
 
 
 def _fill_retry(message: tasks.RetryPolicy, policy: RetryPolicy) -> None:

@@ -18,11 +18,15 @@ from merit.model.frames import Assignment
 from merit.model.json_check import check_json
 from merit.model.limits import PAYLOAD_BYTES_MAX, PAYLOAD_INLINE_BYTES_MAX
 from merit.model.tenancy import DEFAULT_TENANT
-from merit.ports.blobs import BlobError, Blobs
+from merit.ports.blobs import BlobError, Blobs, BlobUnavailable
 from merit.wire.worker_abstraction import worker_abstraction_pb2 as unary
 
 Made = TypeVar("Made")
 
+STORE_S: Final = 30.0
+"""A store that cannot be had just now is tried again for so long, which spares the task an attempt …"""
+STORE_AGAIN_S: Final = (0.2, 5.0)
+"""… after this time, twice as long each time, the first time and at most."""
 _QUICK_S: Final = 0.02
 """What took no longer than this is no reason for a pause."""
 
@@ -43,7 +47,7 @@ class Contents:
     async def put(self, data: bytes) -> str:
         """Store a content durably; its digest. Raises ``OSError`` when that cannot be done."""
         try:
-            return await asyncio.to_thread(self._blobs.put, DEFAULT_TENANT, data)
+            return await _patiently(lambda: self._blobs.put(DEFAULT_TENANT, data))
         except BlobError as error:
             raise OSError(str(error)) from error
 
@@ -72,7 +76,7 @@ class Contents:
         return await self._make(size_bytes, lambda: _parameters(data, inputs))
 
     async def _get(self, digest: str) -> bytes:
-        return await asyncio.to_thread(self._blobs.get, DEFAULT_TENANT, digest)
+        return await _patiently(lambda: self._blobs.get(DEFAULT_TENANT, digest))
 
     async def _make(self, size_bytes: int, make: Callable[[], Made]) -> Made:
         if size_bytes <= PAYLOAD_INLINE_BYTES_MAX:
@@ -84,6 +88,20 @@ class Contents:
             if took_s > _QUICK_S:
                 await asyncio.sleep(took_s)
             return made
+
+
+async def _patiently(ask: Callable[[], Made]) -> Made:
+    """What a store says, in a thread; while it cannot be had it is asked again. Raises ``BlobError``."""
+    until_s = time.monotonic() + STORE_S
+    wait_s, most_s = STORE_AGAIN_S
+    while True:
+        try:
+            return await asyncio.to_thread(ask)
+        except BlobUnavailable as error:
+            if time.monotonic() + wait_s > until_s:
+                raise BlobUnavailable(f"{error} (tried for {STORE_S:g} s)") from error
+        await asyncio.sleep(wait_s)
+        wait_s = min(most_s, wait_s * 2)
 
 
 def _parameters(data: bytes, inputs: Sequence[tuple[str, bytes]]) -> list[unary.TaskParameter]:

@@ -21,8 +21,10 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from merit.gateway.door import Door
+from merit.gateway.report_check import ReportCheck
 from merit.gateway.unary.attempt import CANCEL_S, CANCELED, Statuses, UnaryAttempt, brief, wire_id
 from merit.gateway.unary.contents import Contents
+from merit.gateway.unary.ends import DialledEnd, UnaryEnd
 from merit.gateway.unary.registration import read_tags
 from merit.model.frames import Assignment, AttemptRef, CellFrame, Report, ReportStatus, WorkerFrame
 from merit.model.limits import MESSAGE_BYTES_MAX, SECOND_NS
@@ -32,7 +34,7 @@ from merit.ports.blobs import BlobError
 from merit.ports.cell import Cell, CellStopped
 from merit.session.cell_end import CellEnd
 from merit.session.link import ProtocolViolation
-from merit.session.worker_end import Key, WorkerEnd
+from merit.session.worker_end import Key
 from merit.wire.calls import calling
 from merit.wire.unary import ATTEMPT_KEY, TASK_KEY, TENANT_KEY
 from merit.wire.worker_abstraction import worker_abstraction_pb2 as unary
@@ -69,36 +71,13 @@ _OPTIONS: Final = (
 )
 
 
-class UnaryEnd(WorkerEnd):
-    """A worker's end without prefetching, since the worker has no queue: it holds what it has room for, and nothing while it
-    is not to be reached."""
-
-    open = False
-
-    @property
-    def target(self) -> int:
-        """Attempts to hold at a time."""
-        return self.concurrency if self.open else 0
-
-    def take_up(self, ref: AttemptRef, *, begun: bool) -> None:
-        """The worker has this from before the control plane was started."""
-        self._held[ref.task, ref.number] = begun
-
-
-class DialledEnd(CellEnd):
-    """The cell's end of such a session. What operators have a worker told is not said on it: a driver may end with its
-    process, and so has nothing that only the worker can acknowledge. The registry tells it, in answers to heartbeats."""
-
-    def tell(self, words: Iterable[str]) -> None:
-        """Nothing: see the class."""
-
-
 class UnaryDriver:
     """See the module. Nothing of it raises but what its makers have to hear of.
 
     Args:
         cell: for which the worker works.
         door: checks what is said of the worker.
+        check: looks at its results.
         contents: of tasks.
         worker: its id.
         registration: what it has said of itself.
@@ -113,6 +92,7 @@ class UnaryDriver:
         self,
         cell: Cell,
         door: Door,
+        check: ReportCheck,
         contents: Contents,
         worker: str,
         registration: Registration,
@@ -126,6 +106,7 @@ class UnaryDriver:
         """Drained, and gone as the cell sees it."""
         self._cell = cell
         self._door = door
+        self._check = check
         self._contents = contents
         self._gather = gather
         self._end = UnaryEnd(
@@ -145,6 +126,8 @@ class UnaryDriver:
         self._cell_end: CellEnd | None = None
         self._frames: list[CellFrame] = []
         self._wake_due = False
+        self._checking: asyncio.Task[None] | None = None
+        """A frame of which results are being looked at; those behind it wait."""
         self._attempts: dict[Key, asyncio.Task[None]] = {}
         self._begun: list[AttemptRef] = []
         self._living: list[AttemptRef] = []
@@ -199,10 +182,9 @@ class UnaryDriver:
     def tick(self) -> None:
         """Time has passed: say something if nothing was said for long."""
         welcome = self._end.welcome
-        if welcome is not None and time.monotonic() - self._last_sent_s > welcome.beat_ns / SECOND_NS:
-            frame = self._end.frame(beat=True)
-            if frame is not None:
-                self._send(frame)
+        due = welcome is not None and time.monotonic() - self._last_sent_s > welcome.beat_ns / SECOND_NS
+        if due and self._checking is None and (frame := self._end.frame(beat=True)) is not None:
+            self._send(frame)
 
     def tell(self) -> None:
         """Say what could wait a moment: what has begun, unless it has ended since, and what lives."""
@@ -252,7 +234,8 @@ class UnaryDriver:
         if abandons and self._cancels and self._attempts:
             telling = [self._loop.create_task(self._cancel_there(AttemptRef(*key))) for key in self._attempts]
             await asyncio.sleep(_AHEAD_S)
-        tasks = [*self._attempts.values(), *self._calls]
+        checking = [self._checking] if self._checking is not None else []
+        tasks = [*self._attempts.values(), *self._calls, *checking]
         for task in tasks:
             task.cancel()
         if tasks or telling:
@@ -306,8 +289,24 @@ class UnaryDriver:
         self.disconnect()
 
     def _pump(self) -> None:
-        while self._cell_end is not None and (frame := self._end.frame()) is not None:
+        while self._checking is None and self._cell_end is not None and (frame := self._end.frame()) is not None:
+            if self._check.is_due(self.worker, frame):
+                self._checking = self._loop.create_task(self._send_checked(frame, self._cell_end))
+            else:
+                self._send(frame)
+
+    async def _send_checked(self, frame: WorkerFrame, end: CellEnd) -> None:
+        try:
+            await self._check.check(self.worker, frame)
+        except BlobError as error:
+            log.error("unary worker %s: large contents cannot be had just now: %s", self.worker, error)
+            if self._cell_end is end:
+                self._later()
+        finally:
+            self._checking = None
+        if self._cell_end is end:
             self._send(frame)
+        self._pump()
 
     def _send(self, frame: WorkerFrame) -> None:
         end = self._cell_end

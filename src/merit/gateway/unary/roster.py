@@ -11,6 +11,7 @@ from typing import Final
 
 from merit.gateway.door import Door
 from merit.gateway.fields import BadField
+from merit.gateway.report_check import ReportCheck
 from merit.gateway.unary.contents import Contents
 from merit.gateway.unary.driver import UnaryDriver
 from merit.model.limits import NAME_LENGTH_MAX, SECOND_NS, UNARY_WORKERS_MAX, UNARY_WORKERS_PER_ADDRESS_MAX
@@ -39,11 +40,13 @@ class UnaryWorkers:
         cell: has the registrations.
         door: checks what drivers say of their workers.
         blobs: for large parameters and results.
+        check: looks at results.
     """
 
-    def __init__(self, cell: Cell, door: Door, blobs: Blobs) -> None:
+    def __init__(self, cell: Cell, door: Door, blobs: Blobs, check: ReportCheck) -> None:
         self._cell = cell
         self._door = door
+        self._check = check
         self._contents = Contents(blobs)
         self._drivers: dict[str, UnaryDriver] = {}
         self._heard: dict[str, tuple[float, int]] = {}
@@ -226,7 +229,9 @@ class UnaryWorkers:
             if self._no_place(worker, registration.address) is not None:
                 return None
             try:
-                driver = UnaryDriver(self._cell, self._door, self._contents, worker, registration, self._gather, boot)
+                driver = UnaryDriver(
+                    self._cell, self._door, self._check, self._contents, worker, registration, self._gather, boot
+                )
             except BadField as error:
                 log.error("unary worker %s cannot be driven until it registers anew: %s", worker, error)
                 return None

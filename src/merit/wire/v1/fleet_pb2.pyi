@@ -10,6 +10,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from merit.wire.v1 import supervision_pb2 as _supervision_pb2
 from merit.wire.v1 import worker_pb2 as _worker_pb2
 import builtins as _builtins
 import sys
@@ -152,14 +153,18 @@ class FleetWorker(_message.Message):
     FAILED_FIELD_NUMBER: _builtins.int
     WORDS_FIELD_NUMBER: _builtins.int
     TASKS_FIELD_NUMBER: _builtins.int
+    LEFT_NS_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
+    CONDUCT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     standing: Global___Standing.ValueType
     contract: Global___Contract.ValueType
+    """UNSPECIFIED: not known any more"""
     address: _builtins.str
     """CONTRACT_UNARY only"""
     boot_id: _builtins.str
     reason: _builtins.str
-    """why it is paused or removed"""
+    """why it is paused or removed, or why it left"""
     concurrency: _builtins.int
     attempts: _builtins.int
     """that it has, prefetched ones included"""
@@ -172,9 +177,13 @@ class FleetWorker(_message.Message):
     seen_ns: _builtins.int
     """last word from it; 0: not known. WatchWorkers leaves it out"""
     completed: _builtins.int
-    """attempts, ever"""
+    """attempts, ever; none: not known any more"""
     failed: _builtins.int
     """… that failed, were refused, timed out or were lost"""
+    left_ns: _builtins.int
+    """when it left for good; 0: it has not, or that is not known"""
+    lost: _builtins.bool
+    """it left, and not by its own word"""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -197,6 +206,10 @@ class FleetWorker(_message.Message):
     def tasks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """GetWorker only: of its attempts, 1,000 at most"""
 
+    @_builtins.property
+    def conduct(self) -> _supervision_pb2.Conduct:
+        """how it stands; none: not known any more"""
+
     def __init__(
         self,
         *,
@@ -217,16 +230,26 @@ class FleetWorker(_message.Message):
         first_ns: _builtins.int = ...,
         joined_ns: _builtins.int = ...,
         seen_ns: _builtins.int = ...,
-        completed: _builtins.int = ...,
-        failed: _builtins.int = ...,
+        completed: _builtins.int | None = ...,
+        failed: _builtins.int | None = ...,
         words: _abc.Iterable[_builtins.str] | None = ...,
         tasks: _abc.Iterable[_builtins.str] | None = ...,
+        left_ns: _builtins.int = ...,
+        lost: _builtins.bool = ...,
+        conduct: _supervision_pb2.Conduct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_completed", b"_completed", "_failed", b"_failed", "completed", b"completed", "conduct", b"conduct", "failed", b"failed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "attempts", b"attempts", "boot_id", b"boot_id", "capacity", b"capacity", "completed", b"completed", "concurrency", b"concurrency", "contract", b"contract", "failed", b"failed", "first_ns", b"first_ns", "id", b"id", "in_use", b"in_use", "joined_ns", b"joined_ns", "offers", b"offers", "reason", b"reason", "room", b"room", "seen_ns", b"seen_ns", "standing", b"standing", "tags", b"tags", "tasks", b"tasks", "tenants", b"tenants", "words", b"words"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_completed", b"_completed", "_failed", b"_failed", "address", b"address", "attempts", b"attempts", "boot_id", b"boot_id", "capacity", b"capacity", "completed", b"completed", "concurrency", b"concurrency", "conduct", b"conduct", "contract", b"contract", "failed", b"failed", "first_ns", b"first_ns", "id", b"id", "in_use", b"in_use", "joined_ns", b"joined_ns", "left_ns", b"left_ns", "lost", b"lost", "offers", b"offers", "reason", b"reason", "room", b"room", "seen_ns", b"seen_ns", "standing", b"standing", "tags", b"tags", "tasks", b"tasks", "tenants", b"tenants", "words", b"words"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__completed: _TypeAlias = _typing.Literal["completed"]  # noqa: Y015
+    _WhichOneofArgType__completed: _TypeAlias = _typing.Literal["_completed", b"_completed"]  # noqa: Y015
+    _WhichOneofReturnType__failed: _TypeAlias = _typing.Literal["failed"]  # noqa: Y015
+    _WhichOneofArgType__failed: _TypeAlias = _typing.Literal["_failed", b"_failed"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__completed) -> _WhichOneofReturnType__completed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__failed) -> _WhichOneofReturnType__failed | None: ...
 
 Global___FleetWorker: _TypeAlias = FleetWorker  # noqa: Y015
 
@@ -247,6 +270,7 @@ class OfferView(_message.Message):
     TOOK_NS_FIELD_NUMBER: _builtins.int
     MEASURED_FIELD_NUMBER: _builtins.int
     ADMITTED_FIELD_NUMBER: _builtins.int
+    REPUTATION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     version: _builtins.str
     concurrency_max: _builtins.int
@@ -266,6 +290,10 @@ class OfferView(_message.Message):
     def resources(self) -> _containers.RepeatedCompositeFieldContainer[_worker_pb2.Amount]:
         """what one attempt needs"""
 
+    @_builtins.property
+    def reputation(self) -> _supervision_pb2.Rating:
+        """none: it has not been rated"""
+
     def __init__(
         self,
         *,
@@ -280,10 +308,11 @@ class OfferView(_message.Message):
         took_ns: _builtins.int = ...,
         measured: _builtins.int = ...,
         admitted: _builtins.bool = ...,
+        reputation: _supervision_pb2.Rating | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reputation", b"reputation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["admitted", b"admitted", "concurrency_max", b"concurrency_max", "cost_micros", b"cost_micros", "measured", b"measured", "name", b"name", "preference_permille", b"preference_permille", "resources", b"resources", "stateful", b"stateful", "tags", b"tags", "took_ns", b"took_ns", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admitted", b"admitted", "concurrency_max", b"concurrency_max", "cost_micros", b"cost_micros", "measured", b"measured", "name", b"name", "preference_permille", b"preference_permille", "reputation", b"reputation", "resources", b"resources", "stateful", b"stateful", "tags", b"tags", "took_ns", b"took_ns", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -300,18 +329,27 @@ class WorkerFilter(_message.Message):
     TAGS_FIELD_NUMBER: _builtins.int
     STANDINGS_FIELD_NUMBER: _builtins.int
     TENANT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    LEFT_FROM_NS_FIELD_NUMBER: _builtins.int
+    LEFT_TO_NS_FIELD_NUMBER: _builtins.int
     capability: _builtins.str
     versions: _builtins.str
     """of that capability: a range such as >=1.2,<2"""
     tenant: _builtins.str
     """it takes this one's tasks"""
+    name: _builtins.str
+    """how its id begins"""
+    left_from_ns: _builtins.int
+    """it left then or later; not for WatchWorkers"""
+    left_to_ns: _builtins.int
+    """… and before; 0: at any time"""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """the worker, or an offer of it, has each of these"""
 
     @_builtins.property
     def standings(self) -> _containers.RepeatedScalarFieldContainer[Global___Standing.ValueType]:
-        """one of these; none: all but GONE"""
+        """one of these; none: all but GONE, or with left_…: GONE"""
 
     def __init__(
         self,
@@ -321,10 +359,13 @@ class WorkerFilter(_message.Message):
         tags: _abc.Iterable[_builtins.str] | None = ...,
         standings: _abc.Iterable[Global___Standing.ValueType] | None = ...,
         tenant: _builtins.str = ...,
+        name: _builtins.str = ...,
+        left_from_ns: _builtins.int = ...,
+        left_to_ns: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capability", b"capability", "standings", b"standings", "tags", b"tags", "tenant", b"tenant", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capability", b"capability", "left_from_ns", b"left_from_ns", "left_to_ns", b"left_to_ns", "name", b"name", "standings", b"standings", "tags", b"tags", "tenant", b"tenant", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -364,21 +405,25 @@ class ListFleetResponse(_message.Message):
 
     WORKERS_FIELD_NUMBER: _builtins.int
     NEXT_CURSOR_FIELD_NUMBER: _builtins.int
+    LACKING_FIELD_NUMBER: _builtins.int
     next_cursor: _builtins.str
     """empty: that was all"""
+    lacking: _builtins.str
+    """why workers that are gone may be missing, and what to do; empty: none are"""
     @_builtins.property
     def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___FleetWorker]:
-        """by id"""
+        """by id; may be few, or none, though there is a next page"""
 
     def __init__(
         self,
         *,
         workers: _abc.Iterable[Global___FleetWorker] | None = ...,
         next_cursor: _builtins.str = ...,
+        lacking: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_cursor", b"next_cursor", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lacking", b"lacking", "next_cursor", b"next_cursor", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

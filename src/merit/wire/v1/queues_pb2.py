@@ -24,53 +24,53 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amerit/wire/v1/queues.proto\x12\rmerit.wire.v1\"\xdb\x01\n\x05Queue\x12\x12\n\ncapability\x18\x01 \x01(\t\x12\x0f\n\x07pending\x18\x02 \x01(\x04\x12\x0f\n\x07running\x18\x03 \x01(\x04\x12\x0f\n\x07workers\x18\x04 \x01(\r\x12\x0e\n\x06paused\x18\x05 \x01(\x08\x12\x14\n\x0cpause_reason\x18\x06 \x01(\t\x12\x15\n\roldest_age_ns\x18\x07 \x01(\x03\x12\"\n\x05rules\x18\x08 \x03(\x0b\x32\x13.merit.wire.v1.Rule\x12*\n\x07tenants\x18\t \x03(\x0b\x32\x19.merit.wire.v1.TenantLoad\">\n\nTenantLoad\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0f\n\x07pending\x18\x02 \x01(\x04\x12\x0f\n\x07running\x18\x03 \x01(\x04\"2\n\x11ListQueuesRequest\x12\r\n\x05limit\x18\x01 \x01(\r\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"O\n\x12ListQueuesResponse\x12$\n\x06queues\x18\x01 \x03(\x0b\x32\x14.merit.wire.v1.Queue\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"%\n\x0fGetQueueRequest\x12\x12\n\ncapability\x18\x01 \x01(\t\"7\n\x11PauseQueueRequest\x12\x12\n\ncapability\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x14\n\x12PauseQueueResponse\"(\n\x12ResumeQueueRequest\x12\x12\n\ncapability\x18\x01 \x01(\t\"\x15\n\x13ResumeQueueResponse\"u\n\x04Rule\x12%\n\x04kind\x18\x01 \x01(\x0e\x32\x17.merit.wire.v1.RuleKind\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x63oncurrency\x18\x03 \x01(\r\x12\x14\n\x0crate_millihz\x18\x04 \x01(\x04\x12\r\n\x05\x62urst\x18\x05 \x01(\r\"3\n\x0eSetRuleRequest\x12!\n\x04rule\x18\x01 \x01(\x0b\x32\x13.merit.wire.v1.Rule\"\x11\n\x0fSetRuleResponse\"\x12\n\x10ListRulesRequest\"7\n\x11ListRulesResponse\x12\"\n\x05rules\x18\x01 \x03(\x0b\x32\x13.merit.wire.v1.Rule\"F\n\x06Tenant\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\r\x12\x10\n\x08live_max\x18\x03 \x01(\x04\x12\x0c\n\x04live\x18\x04 \x01(\x04\"9\n\x10SetTenantRequest\x12%\n\x06tenant\x18\x01 \x01(\x0b\x32\x15.merit.wire.v1.Tenant\"\x13\n\x11SetTenantResponse\"\x14\n\x12ListTenantsRequest\"=\n\x13ListTenantsResponse\x12&\n\x07tenants\x18\x01 \x03(\x0b\x32\x15.merit.wire.v1.Tenant*h\n\x08RuleKind\x12\x19\n\x15RULE_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14RULE_KIND_CAPABILITY\x10\x01\x12\x14\n\x10RULE_KIND_TENANT\x10\x02\x12\x11\n\rRULE_KIND_KEY\x10\x03\x32\x86\x05\n\x06Queues\x12Q\n\nListQueues\x12 .merit.wire.v1.ListQueuesRequest\x1a!.merit.wire.v1.ListQueuesResponse\x12@\n\x08GetQueue\x12\x1e.merit.wire.v1.GetQueueRequest\x1a\x14.merit.wire.v1.Queue\x12Q\n\nPauseQueue\x12 .merit.wire.v1.PauseQueueRequest\x1a!.merit.wire.v1.PauseQueueResponse\x12T\n\x0bResumeQueue\x12!.merit.wire.v1.ResumeQueueRequest\x1a\".merit.wire.v1.ResumeQueueResponse\x12H\n\x07SetRule\x12\x1d.merit.wire.v1.SetRuleRequest\x1a\x1e.merit.wire.v1.SetRuleResponse\x12N\n\tListRules\x12\x1f.merit.wire.v1.ListRulesRequest\x1a .merit.wire.v1.ListRulesResponse\x12N\n\tSetTenant\x12\x1f.merit.wire.v1.SetTenantRequest\x1a .merit.wire.v1.SetTenantResponse\x12T\n\x0bListTenants\x12!.merit.wire.v1.ListTenantsRequest\x1a\".merit.wire.v1.ListTenantsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amerit/wire/v1/queues.proto\x12\rmerit.wire.v1\"\xed\x01\n\x05Queue\x12\x12\n\ncapability\x18\x01 \x01(\t\x12\x0f\n\x07pending\x18\x02 \x01(\x04\x12\x0f\n\x07running\x18\x03 \x01(\x04\x12\x0f\n\x07workers\x18\x04 \x01(\r\x12\x0e\n\x06paused\x18\x05 \x01(\x08\x12\x14\n\x0cpause_reason\x18\x06 \x01(\t\x12\x15\n\roldest_age_ns\x18\x07 \x01(\x03\x12\"\n\x05rules\x18\x08 \x03(\x0b\x32\x13.merit.wire.v1.Rule\x12*\n\x07tenants\x18\t \x03(\x0b\x32\x19.merit.wire.v1.TenantLoad\x12\x10\n\x08\x61uditing\x18\n \x01(\x04\">\n\nTenantLoad\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0f\n\x07pending\x18\x02 \x01(\x04\x12\x0f\n\x07running\x18\x03 \x01(\x04\"2\n\x11ListQueuesRequest\x12\r\n\x05limit\x18\x01 \x01(\r\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"O\n\x12ListQueuesResponse\x12$\n\x06queues\x18\x01 \x03(\x0b\x32\x14.merit.wire.v1.Queue\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"%\n\x0fGetQueueRequest\x12\x12\n\ncapability\x18\x01 \x01(\t\"7\n\x11PauseQueueRequest\x12\x12\n\ncapability\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x14\n\x12PauseQueueResponse\"(\n\x12ResumeQueueRequest\x12\x12\n\ncapability\x18\x01 \x01(\t\"\x15\n\x13ResumeQueueResponse\"u\n\x04Rule\x12%\n\x04kind\x18\x01 \x01(\x0e\x32\x17.merit.wire.v1.RuleKind\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x63oncurrency\x18\x03 \x01(\r\x12\x14\n\x0crate_millihz\x18\x04 \x01(\x04\x12\r\n\x05\x62urst\x18\x05 \x01(\r\"3\n\x0eSetRuleRequest\x12!\n\x04rule\x18\x01 \x01(\x0b\x32\x13.merit.wire.v1.Rule\"\x11\n\x0fSetRuleResponse\"\x12\n\x10ListRulesRequest\"7\n\x11ListRulesResponse\x12\"\n\x05rules\x18\x01 \x03(\x0b\x32\x13.merit.wire.v1.Rule\"F\n\x06Tenant\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\r\x12\x10\n\x08live_max\x18\x03 \x01(\x04\x12\x0c\n\x04live\x18\x04 \x01(\x04\"9\n\x10SetTenantRequest\x12%\n\x06tenant\x18\x01 \x01(\x0b\x32\x15.merit.wire.v1.Tenant\"\x13\n\x11SetTenantResponse\"\x14\n\x12ListTenantsRequest\"=\n\x13ListTenantsResponse\x12&\n\x07tenants\x18\x01 \x03(\x0b\x32\x15.merit.wire.v1.Tenant*h\n\x08RuleKind\x12\x19\n\x15RULE_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14RULE_KIND_CAPABILITY\x10\x01\x12\x14\n\x10RULE_KIND_TENANT\x10\x02\x12\x11\n\rRULE_KIND_KEY\x10\x03\x32\x86\x05\n\x06Queues\x12Q\n\nListQueues\x12 .merit.wire.v1.ListQueuesRequest\x1a!.merit.wire.v1.ListQueuesResponse\x12@\n\x08GetQueue\x12\x1e.merit.wire.v1.GetQueueRequest\x1a\x14.merit.wire.v1.Queue\x12Q\n\nPauseQueue\x12 .merit.wire.v1.PauseQueueRequest\x1a!.merit.wire.v1.PauseQueueResponse\x12T\n\x0bResumeQueue\x12!.merit.wire.v1.ResumeQueueRequest\x1a\".merit.wire.v1.ResumeQueueResponse\x12H\n\x07SetRule\x12\x1d.merit.wire.v1.SetRuleRequest\x1a\x1e.merit.wire.v1.SetRuleResponse\x12N\n\tListRules\x12\x1f.merit.wire.v1.ListRulesRequest\x1a .merit.wire.v1.ListRulesResponse\x12N\n\tSetTenant\x12\x1f.merit.wire.v1.SetTenantRequest\x1a .merit.wire.v1.SetTenantResponse\x12T\n\x0bListTenants\x12!.merit.wire.v1.ListTenantsRequest\x1a\".merit.wire.v1.ListTenantsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'merit.wire.v1.queues_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RULEKIND']._serialized_start=1152
-  _globals['_RULEKIND']._serialized_end=1256
+  _globals['_RULEKIND']._serialized_start=1170
+  _globals['_RULEKIND']._serialized_end=1274
   _globals['_QUEUE']._serialized_start=46
-  _globals['_QUEUE']._serialized_end=265
-  _globals['_TENANTLOAD']._serialized_start=267
-  _globals['_TENANTLOAD']._serialized_end=329
-  _globals['_LISTQUEUESREQUEST']._serialized_start=331
-  _globals['_LISTQUEUESREQUEST']._serialized_end=381
-  _globals['_LISTQUEUESRESPONSE']._serialized_start=383
-  _globals['_LISTQUEUESRESPONSE']._serialized_end=462
-  _globals['_GETQUEUEREQUEST']._serialized_start=464
-  _globals['_GETQUEUEREQUEST']._serialized_end=501
-  _globals['_PAUSEQUEUEREQUEST']._serialized_start=503
-  _globals['_PAUSEQUEUEREQUEST']._serialized_end=558
-  _globals['_PAUSEQUEUERESPONSE']._serialized_start=560
-  _globals['_PAUSEQUEUERESPONSE']._serialized_end=580
-  _globals['_RESUMEQUEUEREQUEST']._serialized_start=582
-  _globals['_RESUMEQUEUEREQUEST']._serialized_end=622
-  _globals['_RESUMEQUEUERESPONSE']._serialized_start=624
-  _globals['_RESUMEQUEUERESPONSE']._serialized_end=645
-  _globals['_RULE']._serialized_start=647
-  _globals['_RULE']._serialized_end=764
-  _globals['_SETRULEREQUEST']._serialized_start=766
-  _globals['_SETRULEREQUEST']._serialized_end=817
-  _globals['_SETRULERESPONSE']._serialized_start=819
-  _globals['_SETRULERESPONSE']._serialized_end=836
-  _globals['_LISTRULESREQUEST']._serialized_start=838
-  _globals['_LISTRULESREQUEST']._serialized_end=856
-  _globals['_LISTRULESRESPONSE']._serialized_start=858
-  _globals['_LISTRULESRESPONSE']._serialized_end=913
-  _globals['_TENANT']._serialized_start=915
-  _globals['_TENANT']._serialized_end=985
-  _globals['_SETTENANTREQUEST']._serialized_start=987
-  _globals['_SETTENANTREQUEST']._serialized_end=1044
-  _globals['_SETTENANTRESPONSE']._serialized_start=1046
-  _globals['_SETTENANTRESPONSE']._serialized_end=1065
-  _globals['_LISTTENANTSREQUEST']._serialized_start=1067
-  _globals['_LISTTENANTSREQUEST']._serialized_end=1087
-  _globals['_LISTTENANTSRESPONSE']._serialized_start=1089
-  _globals['_LISTTENANTSRESPONSE']._serialized_end=1150
-  _globals['_QUEUES']._serialized_start=1259
-  _globals['_QUEUES']._serialized_end=1905
+  _globals['_QUEUE']._serialized_end=283
+  _globals['_TENANTLOAD']._serialized_start=285
+  _globals['_TENANTLOAD']._serialized_end=347
+  _globals['_LISTQUEUESREQUEST']._serialized_start=349
+  _globals['_LISTQUEUESREQUEST']._serialized_end=399
+  _globals['_LISTQUEUESRESPONSE']._serialized_start=401
+  _globals['_LISTQUEUESRESPONSE']._serialized_end=480
+  _globals['_GETQUEUEREQUEST']._serialized_start=482
+  _globals['_GETQUEUEREQUEST']._serialized_end=519
+  _globals['_PAUSEQUEUEREQUEST']._serialized_start=521
+  _globals['_PAUSEQUEUEREQUEST']._serialized_end=576
+  _globals['_PAUSEQUEUERESPONSE']._serialized_start=578
+  _globals['_PAUSEQUEUERESPONSE']._serialized_end=598
+  _globals['_RESUMEQUEUEREQUEST']._serialized_start=600
+  _globals['_RESUMEQUEUEREQUEST']._serialized_end=640
+  _globals['_RESUMEQUEUERESPONSE']._serialized_start=642
+  _globals['_RESUMEQUEUERESPONSE']._serialized_end=663
+  _globals['_RULE']._serialized_start=665
+  _globals['_RULE']._serialized_end=782
+  _globals['_SETRULEREQUEST']._serialized_start=784
+  _globals['_SETRULEREQUEST']._serialized_end=835
+  _globals['_SETRULERESPONSE']._serialized_start=837
+  _globals['_SETRULERESPONSE']._serialized_end=854
+  _globals['_LISTRULESREQUEST']._serialized_start=856
+  _globals['_LISTRULESREQUEST']._serialized_end=874
+  _globals['_LISTRULESRESPONSE']._serialized_start=876
+  _globals['_LISTRULESRESPONSE']._serialized_end=931
+  _globals['_TENANT']._serialized_start=933
+  _globals['_TENANT']._serialized_end=1003
+  _globals['_SETTENANTREQUEST']._serialized_start=1005
+  _globals['_SETTENANTREQUEST']._serialized_end=1062
+  _globals['_SETTENANTRESPONSE']._serialized_start=1064
+  _globals['_SETTENANTRESPONSE']._serialized_end=1083
+  _globals['_LISTTENANTSREQUEST']._serialized_start=1085
+  _globals['_LISTTENANTSREQUEST']._serialized_end=1105
+  _globals['_LISTTENANTSRESPONSE']._serialized_start=1107
+  _globals['_LISTTENANTSRESPONSE']._serialized_end=1168
+  _globals['_QUEUES']._serialized_start=1277
+  _globals['_QUEUES']._serialized_end=1923
 # @@protoc_insertion_point(module_scope)

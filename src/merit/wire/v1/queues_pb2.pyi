@@ -57,6 +57,7 @@ class Queue(_message.Message):
     OLDEST_AGE_NS_FIELD_NUMBER: _builtins.int
     RULES_FIELD_NUMBER: _builtins.int
     TENANTS_FIELD_NUMBER: _builtins.int
+    AUDITING_FIELD_NUMBER: _builtins.int
     capability: _builtins.str
     pending: _builtins.int
     running: _builtins.int
@@ -67,6 +68,8 @@ class Queue(_message.Message):
     pause_reason: _builtins.str
     oldest_age_ns: _builtins.int
     """of the pending task that waits the longest; 0: none is pending"""
+    auditing: _builtins.int
+    """there is a result, which is being looked at"""
     @_builtins.property
     def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rule]:
         """that limit it by its name"""
@@ -87,10 +90,11 @@ class Queue(_message.Message):
         oldest_age_ns: _builtins.int = ...,
         rules: _abc.Iterable[Global___Rule] | None = ...,
         tenants: _abc.Iterable[Global___TenantLoad] | None = ...,
+        auditing: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capability", b"capability", "oldest_age_ns", b"oldest_age_ns", "pause_reason", b"pause_reason", "paused", b"paused", "pending", b"pending", "rules", b"rules", "running", b"running", "tenants", b"tenants", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auditing", b"auditing", "capability", b"capability", "oldest_age_ns", b"oldest_age_ns", "pause_reason", b"pause_reason", "paused", b"paused", "pending", b"pending", "rules", b"rules", "running", b"running", "tenants", b"tenants", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

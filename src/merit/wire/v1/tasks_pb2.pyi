@@ -20,6 +20,31 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _ReviewKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReviewKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReviewKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REVIEW_KIND_UNSPECIFIED: _ReviewKind.ValueType  # 0
+    REVIEW_KIND_COPY: _ReviewKind.ValueType  # 1
+    """it does the same once more; the answers are compared"""
+    REVIEW_KIND_GOLD: _ReviewKind.ValueType  # 2
+    """the right result is known, and its worker is looked at"""
+    REVIEW_KIND_JUDGE: _ReviewKind.ValueType  # 3
+    """it is given the result, and says whether it is right"""
+
+class ReviewKind(_ReviewKind, metaclass=_ReviewKindEnumTypeWrapper): ...
+
+REVIEW_KIND_UNSPECIFIED: ReviewKind.ValueType  # 0
+REVIEW_KIND_COPY: ReviewKind.ValueType  # 1
+"""it does the same once more; the answers are compared"""
+REVIEW_KIND_GOLD: ReviewKind.ValueType  # 2
+"""the right result is known, and its worker is looked at"""
+REVIEW_KIND_JUDGE: ReviewKind.ValueType  # 3
+"""it is given the result, and says whether it is right"""
+Global___ReviewKind: _TypeAlias = ReviewKind  # noqa: Y015
+
 class _TaskState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -34,6 +59,8 @@ class _TaskStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskState.V
     TASK_STATE_COMPLETED: _TaskState.ValueType  # 5
     TASK_STATE_DEAD: _TaskState.ValueType  # 6
     TASK_STATE_CANCELED: _TaskState.ValueType  # 7
+    TASK_STATE_AUDITING: _TaskState.ValueType  # 8
+    """there is a result, which is being looked at"""
 
 class TaskState(_TaskState, metaclass=_TaskStateEnumTypeWrapper): ...
 
@@ -45,6 +72,8 @@ TASK_STATE_RUNNING: TaskState.ValueType  # 4
 TASK_STATE_COMPLETED: TaskState.ValueType  # 5
 TASK_STATE_DEAD: TaskState.ValueType  # 6
 TASK_STATE_CANCELED: TaskState.ValueType  # 7
+TASK_STATE_AUDITING: TaskState.ValueType  # 8
+"""there is a result, which is being looked at"""
 Global___TaskState: _TypeAlias = TaskState  # noqa: Y015
 
 @_typing.final
@@ -283,6 +312,7 @@ class Terms(_message.Message):
     ORIGIN_FIELD_NUMBER: _builtins.int
     SCHEDULE_FIELD_NUMBER: _builtins.int
     DEMAND_FIELD_NUMBER: _builtins.int
+    REVIEW_FIELD_NUMBER: _builtins.int
     not_before_ns: _builtins.int
     deadline_ns: _builtins.int
     """at which it dies; its time-out may come before"""
@@ -314,6 +344,10 @@ class Terms(_message.Message):
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Label]: ...
     @_builtins.property
     def demand(self) -> Global___Demand: ...
+    @_builtins.property
+    def review(self) -> Global___Review:
+        """what the control plane has made it to find out; set by the control plane alone"""
+
     def __init__(
         self,
         *,
@@ -332,14 +366,38 @@ class Terms(_message.Message):
         origin: _builtins.str = ...,
         schedule: _builtins.str = ...,
         demand: Global___Demand | None = ...,
+        review: Global___Review | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["demand", b"demand", "retry", b"retry"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["demand", b"demand", "retry", b"retry", "review", b"review"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_ns", b"deadline_ns", "demand", b"demand", "despite_dead", b"despite_dead", "estimate_ns", b"estimate_ns", "heartbeat_timeout_ns", b"heartbeat_timeout_ns", "idempotency_key", b"idempotency_key", "inputs", b"inputs", "key", b"key", "labels", b"labels", "not_before_ns", b"not_before_ns", "not_safe_to_repeat", b"not_safe_to_repeat", "origin", b"origin", "queue_timeout_ns", b"queue_timeout_ns", "retry", b"retry", "schedule", b"schedule"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_ns", b"deadline_ns", "demand", b"demand", "despite_dead", b"despite_dead", "estimate_ns", b"estimate_ns", "heartbeat_timeout_ns", b"heartbeat_timeout_ns", "idempotency_key", b"idempotency_key", "inputs", b"inputs", "key", b"key", "labels", b"labels", "not_before_ns", b"not_before_ns", "not_safe_to_repeat", b"not_safe_to_repeat", "origin", b"origin", "queue_timeout_ns", b"queue_timeout_ns", "retry", b"retry", "review", b"review", "schedule", b"schedule"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Terms: _TypeAlias = Terms  # noqa: Y015
+
+@_typing.final
+class Review(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    kind: Global___ReviewKind.ValueType
+    task_id: _builtins.str
+    """whose result is looked at; of a gold task empty"""
+    def __init__(
+        self,
+        *,
+        kind: Global___ReviewKind.ValueType = ...,
+        task_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Review: _TypeAlias = Review  # noqa: Y015
 
 @_typing.final
 class Demand(_message.Message):
@@ -408,6 +466,7 @@ class RetryPolicy(_message.Message):
     LOST_FIELD_NUMBER: _builtins.int
     BACKOFF_NS_FIELD_NUMBER: _builtins.int
     BACKOFF_NS_MAX_FIELD_NUMBER: _builtins.int
+    REJECTED_FIELD_NUMBER: _builtins.int
     refused: _builtins.int
     failed: _builtins.int
     timed_out: _builtins.int
@@ -418,6 +477,8 @@ class RetryPolicy(_message.Message):
     """first wait, doubling; 0: 200 ms"""
     backoff_ns_max: _builtins.int
     """0: 60 s"""
+    rejected: _builtins.int
+    """the result did not pass the audit"""
     def __init__(
         self,
         *,
@@ -428,10 +489,11 @@ class RetryPolicy(_message.Message):
         lost: _builtins.int | None = ...,
         backoff_ns: _builtins.int = ...,
         backoff_ns_max: _builtins.int = ...,
+        rejected: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_failed", b"_failed", "_lost", b"_lost", "_refused", b"_refused", "_silent", b"_silent", "_timed_out", b"_timed_out", "failed", b"failed", "lost", b"lost", "refused", b"refused", "silent", b"silent", "timed_out", b"timed_out"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_failed", b"_failed", "_lost", b"_lost", "_refused", b"_refused", "_rejected", b"_rejected", "_silent", b"_silent", "_timed_out", b"_timed_out", "failed", b"failed", "lost", b"lost", "refused", b"refused", "rejected", b"rejected", "silent", b"silent", "timed_out", b"timed_out"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_failed", b"_failed", "_lost", b"_lost", "_refused", b"_refused", "_silent", b"_silent", "_timed_out", b"_timed_out", "backoff_ns", b"backoff_ns", "backoff_ns_max", b"backoff_ns_max", "failed", b"failed", "lost", b"lost", "refused", b"refused", "silent", b"silent", "timed_out", b"timed_out"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_failed", b"_failed", "_lost", b"_lost", "_refused", b"_refused", "_rejected", b"_rejected", "_silent", b"_silent", "_timed_out", b"_timed_out", "backoff_ns", b"backoff_ns", "backoff_ns_max", b"backoff_ns_max", "failed", b"failed", "lost", b"lost", "refused", b"refused", "rejected", b"rejected", "silent", b"silent", "timed_out", b"timed_out"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__failed: _TypeAlias = _typing.Literal["failed"]  # noqa: Y015
     _WhichOneofArgType__failed: _TypeAlias = _typing.Literal["_failed", b"_failed"]  # noqa: Y015
@@ -439,6 +501,8 @@ class RetryPolicy(_message.Message):
     _WhichOneofArgType__lost: _TypeAlias = _typing.Literal["_lost", b"_lost"]  # noqa: Y015
     _WhichOneofReturnType__refused: _TypeAlias = _typing.Literal["refused"]  # noqa: Y015
     _WhichOneofArgType__refused: _TypeAlias = _typing.Literal["_refused", b"_refused"]  # noqa: Y015
+    _WhichOneofReturnType__rejected: _TypeAlias = _typing.Literal["rejected"]  # noqa: Y015
+    _WhichOneofArgType__rejected: _TypeAlias = _typing.Literal["_rejected", b"_rejected"]  # noqa: Y015
     _WhichOneofReturnType__silent: _TypeAlias = _typing.Literal["silent"]  # noqa: Y015
     _WhichOneofArgType__silent: _TypeAlias = _typing.Literal["_silent", b"_silent"]  # noqa: Y015
     _WhichOneofReturnType__timed_out: _TypeAlias = _typing.Literal["timed_out"]  # noqa: Y015
@@ -449,6 +513,8 @@ class RetryPolicy(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__lost) -> _WhichOneofReturnType__lost | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__refused) -> _WhichOneofReturnType__refused | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rejected) -> _WhichOneofReturnType__rejected | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__silent) -> _WhichOneofReturnType__silent | None: ...
     @_typing.overload
@@ -848,6 +914,7 @@ class TaskFilter(_message.Message):
     SUBMITTED_TO_NS_FIELD_NUMBER: _builtins.int
     SCHEDULE_FIELD_NUMBER: _builtins.int
     WORKER_ID_FIELD_NUMBER: _builtins.int
+    REVIEWS_FIELD_NUMBER: _builtins.int
     capability: _builtins.str
     tenant: _builtins.str
     """empty: in questions every tenant, in orders that of the caller"""
@@ -862,6 +929,8 @@ class TaskFilter(_message.Message):
     schedule: _builtins.str
     worker_id: _builtins.str
     """an attempt was given to it"""
+    reviews: _builtins.bool
+    """also those that the control plane has made to look at results"""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___TaskState.ValueType]:
         """one of these"""
@@ -882,10 +951,11 @@ class TaskFilter(_message.Message):
         submitted_to_ns: _builtins.int = ...,
         schedule: _builtins.str = ...,
         worker_id: _builtins.str = ...,
+        reviews: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capability", b"capability", "labels", b"labels", "schedule", b"schedule", "states", b"states", "submitted_from_ns", b"submitted_from_ns", "submitted_to_ns", b"submitted_to_ns", "tenant", b"tenant", "text", b"text", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capability", b"capability", "labels", b"labels", "reviews", b"reviews", "schedule", b"schedule", "states", b"states", "submitted_from_ns", b"submitted_from_ns", "submitted_to_ns", b"submitted_to_ns", "tenant", b"tenant", "text", b"text", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -904,7 +974,7 @@ class ListTasksRequest(_message.Message):
     cursor: _builtins.str
     """next_cursor of the page before"""
     at_least: _builtins.int
-    """wait until all that happened up to this event is known; 0: answer with what is"""
+    """wait until all that happened up to this event is known; 0: answer with what is; refused if it"""
     @_builtins.property
     def filter(self) -> Global___TaskFilter: ...
     def __init__(
@@ -1133,6 +1203,10 @@ class Status(_message.Message):
     JOURNAL_FIRST_FIELD_NUMBER: _builtins.int
     ALARMS_FIELD_NUMBER: _builtins.int
     STORE_FIELD_NUMBER: _builtins.int
+    WORKERS_PUNISHED_FIELD_NUMBER: _builtins.int
+    WORKERS_PAUSED_FIELD_NUMBER: _builtins.int
+    BREAKERS_OPEN_FIELD_NUMBER: _builtins.int
+    AUDITING_FIELD_NUMBER: _builtins.int
     cell: _builtins.str
     epoch: _builtins.int
     sequence: _builtins.int
@@ -1162,6 +1236,14 @@ class Status(_message.Message):
     """event with which the journal begins: older ones have been compacted away"""
     store: _builtins.str
     """sqlite or postgresql"""
+    workers_punished: _builtins.int
+    """that are here, with a factor below 1"""
+    workers_paused: _builtins.int
+    """… that supervision has paused"""
+    breakers_open: _builtins.int
+    """… of theirs"""
+    auditing: _builtins.int
+    """there is a result, which is being looked at"""
     @_builtins.property
     def alarms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """what is wrong with the control plane itself, and what to do"""
@@ -1189,10 +1271,14 @@ class Status(_message.Message):
         journal_first: _builtins.int = ...,
         alarms: _abc.Iterable[_builtins.str] | None = ...,
         store: _builtins.str = ...,
+        workers_punished: _builtins.int = ...,
+        workers_paused: _builtins.int = ...,
+        breakers_open: _builtins.int = ...,
+        auditing: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarms", b"alarms", "assigned", b"assigned", "canceled", b"canceled", "cell", b"cell", "completed", b"completed", "dead", b"dead", "dead_letters", b"dead_letters", "epoch", b"epoch", "follower_lag_events", b"follower_lag_events", "follower_lag_ns", b"follower_lag_ns", "follower_sequence", b"follower_sequence", "journal_bytes", b"journal_bytes", "journal_first", b"journal_first", "pending", b"pending", "sequence", b"sequence", "snapshot_sequence", b"snapshot_sequence", "started_ns", b"started_ns", "store", b"store", "waiting", b"waiting", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarms", b"alarms", "assigned", b"assigned", "auditing", b"auditing", "breakers_open", b"breakers_open", "canceled", b"canceled", "cell", b"cell", "completed", b"completed", "dead", b"dead", "dead_letters", b"dead_letters", "epoch", b"epoch", "follower_lag_events", b"follower_lag_events", "follower_lag_ns", b"follower_lag_ns", "follower_sequence", b"follower_sequence", "journal_bytes", b"journal_bytes", "journal_first", b"journal_first", "pending", b"pending", "sequence", b"sequence", "snapshot_sequence", b"snapshot_sequence", "started_ns", b"started_ns", "store", b"store", "waiting", b"waiting", "workers", b"workers", "workers_paused", b"workers_paused", "workers_punished", b"workers_punished"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,1 @@
+"""Whether work is right: checks, comparison of answers, votes, reputation, detection of cheats."""
