@@ -45,6 +45,8 @@ def audited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         with Client(made.server) as client:
             policy = Audit(copies=3, floor=1.0, newcomer_tasks=1_000, gold=GOLD, gold_share=1.0)
             client.operations.fleet.set_audit("add", policy)
+            # Others wait for what the liar has to say, also while its breaker is open.
+            client.operations.fleet.set_supervision(circuit_open_s=0.2)
             client.operations.fleet.set_audit("subtract", Audit(judge="review", floor=1.0))
             calls = [{"a": number, "b": 1} for number in range(COUNT)]
             while not caught(made):  # it is not always the liar who gets one first

@@ -226,7 +226,9 @@ def test_a_strategy_that_is_unknown_is_refused_with_those_that_there_are():
     ):
         (refusal,) = decision.refusals
         assert refusal.code == "invalid"
-        assert refusal.reason.startswith("best is none of best-score, capability-load, direct, greedy-fit, least-expected")
+        assert refusal.reason.startswith(
+            "best is none of best-score, capability-load, direct, greedy-fit, least-expected"
+        )
     assert machine.state.allocations == {}
 
 

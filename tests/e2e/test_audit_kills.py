@@ -40,6 +40,8 @@ def made(tmp_path: Path) -> Iterator[Fleet]:
 async def audit(made: Fleet, policy: Audit) -> None:
     async with AsyncClient(made.server) as client:
         await client.operations.fleet.set_audit("add", policy)
+        # Others wait for what the liar has to say, also while its breaker is open.
+        await client.operations.fleet.set_supervision(circuit_open_s=0.2)
 
 
 def auditing(made: Fleet) -> list[dict[str, Any]]:

@@ -50,7 +50,7 @@ async def here(merit, count):
 async def test_of_three_workers_the_one_that_lies_deceives_nobody(tmp_path):
     async with planed(tmp_path / "state") as plane, AsyncClient(plane.address) as merit:
         await merit.operations.fleet.set_audit("add", COPIES)
-        await merit.operations.fleet.set_supervision(every_s=0.1)
+        await merit.operations.fleet.set_supervision(every_s=0.1, circuit_open_s=0.2)
         async with working(plane, liar=adding(wrong=True), ann=adding(), bob=adding()):
             await here(merit, 3)
             handles: list[TaskHandle] = []

@@ -13,7 +13,7 @@ from merit.core.apply_settings import APPLY_SETTINGS
 from merit.core.lifecycles import ATTEMPT, TASK, IllegalTransition
 from merit.core.state import KeyEntry, Payloads, State, Tenant
 from merit.core.story import story_of_task
-from merit.model.auditing import AuditCase, SecondOpinion
+from merit.model.auditing import AuditPolicy, SecondOpinion, new_case
 from merit.model.events import (
     AttemptAssigned,
     AttemptFailed,
@@ -132,7 +132,6 @@ def _take_over(state: State, task: Task, terms: Terms) -> None:
     if terms.review is not None and (case := state.cases.get(terms.review.of)) is not None:
         case.reviews += (task.id,)
         case.asked += 1
-        case.judged = terms.review.kind is ReviewKind.JUDGE
         if terms.review.kind is ReviewKind.COPY:
             task.inputs = state.tasks[case.task].inputs
 
@@ -235,7 +234,9 @@ def _audit_started(state: State, event: AuditStarted, payloads: Payloads, now_ns
     _note_costs(attempt, event, payloads)
     if len(task.attempts) > 1:
         _end_others(state, event, task, now_ns)
-    state.cases[task.id] = AuditCase(task.id, event.number, worker.id)
+    # Where a single task is put together again, nothing is known of policies, and nothing is decided.
+    policy = state.audits.get(task.capability) or AuditPolicy(task.capability)
+    state.cases[task.id] = new_case(task.id, event.number, worker.id, policy)
     task.state = after
     task.due_ns = event.due_ns
     task.result = payloads.get(event.result, b"")

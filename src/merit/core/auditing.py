@@ -14,13 +14,14 @@ import msgspec
 
 from merit.auditing.sampling import is_looked_at
 from merit.auditing.votes import ONE_VOICE, count_votes
+from merit.core.allocating import rate
 from merit.core.attempts import complete, die, fail, past_deadline
 from merit.core.desk import Desk
 from merit.core.looking import could_be_asked
 from merit.core.noting import note_ending
 from merit.core.submitting import admit, cancel, refusal_of
 from merit.core.timing import arm
-from merit.model.auditing import AuditCase, AuditPolicy, Comparison, OnBroken
+from merit.model.auditing import AuditCase, AuditPolicy, OnBroken
 from merit.model.events import AttemptFailed, AuditAnswered, ResultJudged
 from merit.model.ids import make_id
 from merit.model.limits import ASKED_MAX
@@ -52,31 +53,24 @@ def result_reported(desk: Desk, worker: str, task: Task) -> None:
     if policy is None:
         return
     if case is not None and not case.asked:
-        if policy.judge:
-            _ask_judge(desk, task, policy)
+        if case.judge:
+            _ask_judge(desk, task, case)
         else:
-            for _ in range(policy.copies - 1):
-                _ask_copy(desk, task, policy)
+            for _ in range(case.copies - 1):
+                _ask_copy(desk, task)
         if not case.reviews:
             _give_up(desk, task, case, "nobody could be asked")
     if policy.gold and task.tenant not in (PROBE_TENANT, GOLD_TENANT):
         _draw_gold(desk, worker, task, policy)
 
 
-def _ask_copy(desk: Desk, task: Task, policy: AuditPolicy) -> None:
+def _ask_copy(desk: Desk, task: Task) -> None:
     demand = task.terms.demand if task.terms is not None else None
-    _ask(
-        desk,
-        task,
-        policy,
-        task.capability,
-        task.parameters,
-        task.parameters_blob,
-        Terms(demand=demand, review=Review(ReviewKind.COPY, task.id)),
-    )
+    terms = Terms(demand=demand, review=Review(ReviewKind.COPY, task.id))
+    _ask(desk, task, task.capability, task.parameters, task.parameters_blob, terms)
 
 
-def _ask_judge(desk: Desk, task: Task, policy: AuditPolicy) -> None:
+def _ask_judge(desk: Desk, task: Task, case: AuditCase) -> None:
     subject = {
         "task": task.id,
         "capability": task.capability,
@@ -84,21 +78,20 @@ def _ask_judge(desk: Desk, task: Task, policy: AuditPolicy) -> None:
         "result": msgspec.Raw(task.result or b"null"),
     }
     parameters = msgspec.json.encode(subject)
-    _ask(desk, task, policy, policy.judge, parameters, "", Terms(review=Review(ReviewKind.JUDGE, task.id)))
+    _ask(desk, task, case.judge, parameters, "", Terms(review=Review(ReviewKind.JUDGE, task.id)))
 
 
-def _ask(
-    desk: Desk, task: Task, policy: AuditPolicy, capability: str, parameters: bytes, blob: str, terms: Terms
-) -> None:
+def _ask(desk: Desk, task: Task, capability: str, parameters: bytes, blob: str, terms: Terms) -> None:
+    left_ns = task.due_ns - desk.now_ns
     spec = TaskSpec(
         _make_id(desk, task.id),
         capability,
         parameters,
         blob,
         priority=task.priority,
-        run_timeout_ns=min(task.run_timeout_ns, policy.timeout_ns),
+        run_timeout_ns=min(task.run_timeout_ns, left_ns),
         attempts_max=_ATTEMPTS_MAX,
-        timeout_ns=policy.timeout_ns,
+        timeout_ns=left_ns,
         terms=terms,
     )
     refusal = refusal_of(desk, spec, task.tenant)
@@ -139,7 +132,7 @@ def audit_due(desk: Desk, task_id: str) -> None:
     if task.deadline_ns and task.deadline_ns <= desk.now_ns:
         die(desk, task, past_deadline(task))
     elif task.due_ns <= desk.now_ns:
-        _decide(desk, task, case, last=True)
+        _decide(desk, task, case)
     else:
         arm(desk, task)
 
@@ -151,11 +144,11 @@ def call_off(desk: Desk, review: str) -> None:
         cancel(desk, task, AUDIT, "what it was to find out does not matter any more")
 
 
-def _decide(desk: Desk, task: Task, case: AuditCase, *, last: bool = False) -> None:
-    if case.judged:
+def _decide(desk: Desk, task: Task, case: AuditCase) -> None:
+    if case.judge:
         _by_judge(desk, task, case)
     else:
-        _by_vote(desk, task, case, desk.state.audits.get(task.capability), last=last)
+        _by_vote(desk, task, case)
 
 
 def _by_judge(desk: Desk, task: Task, case: AuditCase) -> None:
@@ -173,17 +166,16 @@ def _by_judge(desk: Desk, task: Task, case: AuditCase) -> None:
         _reject(desk, task, case, f"{word.worker}, who was asked to judge it: {reason}")
 
 
-def _by_vote(desk: Desk, task: Task, case: AuditCase, policy: AuditPolicy | None, *, last: bool) -> None:
-    comparison = policy.comparison if policy is not None else Comparison()
+def _by_vote(desk: Desk, task: Task, case: AuditCase) -> None:
     said = [(case.worker, task.result), *((one.worker, one.result) for one in case.answers if one.result)]
-    grouping = desk.panel.group(comparison, [_read(result) for _, result in said])
+    grouping = desk.panel.group(case.comparison, [_read(result) for _, result in said])
     names = grouping.names
     weights = {worker: max(1, _trust(desk, worker, task.capability)) for worker, _ in said}
     count = count_votes(((worker, name) for (worker, _), name in zip(said, names, strict=True)), weights)
     winner = count.winner
     # Two have to say the same: of one alone nobody knows whether it is right.
     if winner is None or names.count(winner) < 2 or count.permille <= _MAJORITY:
-        _ask_more(desk, task, case, policy, last=last)
+        _ask_more(desk, task, case)
         return
     for (worker, _), name in zip(said, names, strict=True):
         right = name == winner
@@ -205,15 +197,14 @@ def _by_vote(desk: Desk, task: Task, case: AuditCase, policy: AuditPolicy | None
     complete(desk, task, 0, desk.keep(result))
 
 
-def _ask_more(desk: Desk, task: Task, case: AuditCase, policy: AuditPolicy | None, *, last: bool) -> None:
+def _ask_more(desk: Desk, task: Task, case: AuditCase) -> None:
     """Nothing is clear yet: one more is asked, if there is one, and time."""
-    enough = policy is None or case.asked >= min(ASKED_MAX, policy.copies - 1 + 2 * max(1, policy.retries))
-    if policy is not None and not policy.judge and not last and not enough:
-        barred = {case.worker, *(answer.worker for answer in case.answers)}
-        if could_be_asked(desk, policy, task, barred):
-            _ask_copy(desk, task, policy)
-            if case.reviews:
-                return
+    barred = {case.worker, *(answer.worker for answer in case.answers)}
+    enough = case.asked >= min(ASKED_MAX, case.copies - 1 + 2 * max(1, case.retries))
+    if task.due_ns > desk.now_ns and not enough and could_be_asked(desk, "", task, barred):
+        _ask_copy(desk, task)
+        if case.reviews:
+            return
     _give_up(desk, task, case, f"of {1 + len(case.answers)} answers no two that most trust is in are the same")
 
 
@@ -239,29 +230,34 @@ def _judge(desk: Desk, worker: str, task: Task, *, right: bool, how: str, reason
 # Ends of cases
 
 
-def _accept(desk: Desk, task: Task, case: AuditCase) -> None:
+def _close(desk: Desk, task: Task, case: AuditCase) -> None:
+    """It is about to be decided: nobody has to look any more, and what its worker has done is another figure."""
     desk.orphan(task)
+    rate(desk, case.worker)
+
+
+def _accept(desk: Desk, task: Task, case: AuditCase) -> None:
+    _close(desk, task, case)
     note_ending(desk, case.worker, well=True)
     complete(desk, task, case.number, desk.keep(task.result))
 
 
 def _reject(desk: Desk, task: Task, case: AuditCase, reason: str) -> None:
-    desk.orphan(task)
+    _close(desk, task, case)
     fail(desk, task, case.number, AttemptState.REJECTED, Failure("audit", reason))
 
 
 def _note(desk: Desk, task: Task, case: AuditCase, reason: str) -> None:
     """The attempt's result is not accepted; what becomes of the task is another matter."""
-    desk.orphan(task)
+    _close(desk, task, case)
     desk.emit(AttemptFailed(task.id, case.number, AttemptState.REJECTED, Failure("audit", reason)))
     note_ending(desk, case.worker, well=False)
 
 
 def _give_up(desk: Desk, task: Task, case: AuditCase, reason: str) -> None:
     """Nothing could be found out, by no fault of the worker."""
-    policy = desk.state.audits.get(task.capability)
-    if policy is not None and policy.on_broken is OnBroken.REJECT:
-        desk.orphan(task)
+    if case.on_broken is OnBroken.REJECT:
+        _close(desk, task, case)
         fail(desk, task, case.number, AttemptState.CANCELED, Failure("audit_broken", reason))
     else:
         _accept(desk, task, case)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from merit.allocation.feasibility import NOTHING, reasons_against
 from merit.auditing.sampling import audit_permille, is_looked_at
 from merit.core.desk import Desk
 from merit.core.state import State
@@ -35,7 +36,7 @@ def is_to_be_audited(desk: Desk, worker: Worker, task: Task) -> bool:
         newcomer_tasks=policy.newcomer_tasks,
         floor_permille=policy.floor_permille,
     )
-    return is_looked_at(task.id, desk.state.salt, permille) and could_be_asked(desk, policy, task, (worker.id,))
+    return is_looked_at(task.id, desk.state.salt, permille) and could_be_asked(desk, policy.judge, task, (worker.id,))
 
 
 def asks_others(policy: AuditPolicy) -> bool:
@@ -51,10 +52,19 @@ def _can_be_copied(worker: Worker, task: Task) -> bool:
     return terms is None or (terms.safe_to_repeat and (terms.demand is None or not terms.demand.worker))
 
 
-def could_be_asked(desk: Desk, policy: AuditPolicy, task: Task, barred: Collection[str]) -> bool:
-    """Whether there is anybody who is attached, and not among the barred, to ask about a result."""
-    able = desk.lines.offering(policy.judge) if policy.judge else desk.lines.route(task).roster
-    return any(name not in barred for name in able)
+def could_be_asked(desk: Desk, judge: str, task: Task, barred: Collection[str]) -> bool:
+    """Whether there is anybody here, and not among the barred, to judge a result, or without a judge to copy it. Who is
+    disconnected counts until he is given up: after a restart nobody would look at the results of who comes back first."""
+    line = desk.lines.route(task)
+    able = desk.lines.offering(judge) if judge else line.roster
+    if any(name not in barred for name in able):
+        return True
+    asked = (judge, NOTHING, task.tenant) if judge else (task.capability, line.demand, line.tenant)
+    return any(
+        not any(reasons_against(worker, *asked, probing=False))
+        for worker in desk.state.workers.values()
+        if worker.id not in barred and not desk.seats[worker.id].attached
+    )
 
 
 def barred_from(state: State, task: Task) -> Collection[str]:

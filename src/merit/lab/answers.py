@@ -18,7 +18,7 @@ ALIKE = Comparison(ignore=("/by",))
 """Two answers are the same whoever has made them."""
 
 
-class Answer(Struct, omit_defaults=True):
+class GivenAnswer(Struct, omit_defaults=True):
     """``by``: task, attempt, worker and boot. ``ok``: the word of a judge on somebody else's answer."""
 
     by: str = ""
@@ -47,14 +47,14 @@ def answer(parameters: bytes, by: str, wrong: str = "") -> bytes:
     """The result of a task: an honest one, or ``wrong``. A judge that lies says the contrary, or nothing of use."""
     digest = sha256(parameters).digest()
     if b'"result":' not in parameters:
-        return msgspec.json.encode(Answer(by, wrong or right_answer(digest)))
+        return msgspec.json.encode(GivenAnswer(by, wrong or right_answer(digest)))
     judged = msgspec.json.decode(parameters, type=Judged)
     ok = read(bytes(judged.result)).says == right_answer(sha256(judged.parameters).digest())
     if wrong:
-        return msgspec.json.encode(Answer(by, wrong, not ok if wrong == "wrong" else None))
-    return msgspec.json.encode(Answer(by, "", ok))
+        return msgspec.json.encode(GivenAnswer(by, wrong, not ok if wrong == "wrong" else None))
+    return msgspec.json.encode(GivenAnswer(by, "", ok))
 
 
-def read(result: bytes) -> Answer:
+def read(result: bytes) -> GivenAnswer:
     """An answer; an empty one if it is none of these."""
-    return msgspec.json.decode(result, type=Answer) if result else Answer()
+    return msgspec.json.decode(result, type=GivenAnswer) if result else GivenAnswer()

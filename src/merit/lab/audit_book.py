@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct, field
 
 from merit.core.auditing import AUDIT
-from merit.lab.answers import PROBE_RESULT, Answer, read, right_answer
+from merit.lab.answers import PROBE_RESULT, GivenAnswer, read, right_answer
 from merit.lab.asked import demand_of, review_of
 from merit.lab.terms_book import TIMER_SLACK_NS
 from merit.lab.violation import Violation
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from merit.lab.ledger import Ledger
 
 _USUAL = AuditPolicy("")
+_UNKNOWN = 500
+"""How much one is trusted of whom nothing is known."""
 
 
 class Voice(Struct, frozen=True):
@@ -44,7 +46,7 @@ class Voice(Struct, frozen=True):
 
     worker: str
     result: bytes
-    answer: Answer
+    answer: GivenAnswer
 
 
 class OpenCase(Struct):
@@ -54,12 +56,18 @@ class OpenCase(Struct):
     worker: str
     due_ns: int
     voices: list[Voice]
-    kind: ReviewKind = ReviewKind.COPY
+    policy: AuditPolicy
+    """As it was when the result came."""
     reviews: list[str] = field(default_factory=list)
     verdicts: dict[str, bool] = field(default_factory=dict)
     """By worker: whether its answer was found to be right."""
     over: AttemptState | None = None
     """How its attempt has ended, if it has."""
+
+    @property
+    def kind(self) -> ReviewKind:
+        """How it is looked at."""
+        return ReviewKind.JUDGE if self.policy.judge else ReviewKind.COPY
 
     def alike(self, voice: Voice) -> int:
         """How many say the same."""
@@ -184,16 +192,15 @@ class AuditBook:
         if case is None or of is None or of.tenant != event.tenant:
             raise Violation("audit", event.task, f"is about {review.of}, which is not looked at")
         asked = (of.capability, of.parameters, of.parameters_blob)
+        if review.kind is not case.kind:
+            raise Violation("audit", event.task, f"is a {review.kind.name}, and {case.policy} was set")
         if review.kind is ReviewKind.COPY:
             if asked != (event.capability, event.parameters, event.parameters_blob):
                 raise Violation("audit", event.task, f"should be a copy of {review.of}")
             if self._ledger.terms_book.not_safe(review.of):
                 raise Violation("audit", review.of, "is done once more, and is not safe to repeat")
-        elif event.capability != self._policy(of.capability).judge:
+        elif event.capability != case.policy.judge:
             raise Violation("audit", event.task, f"asks {event.capability} to judge")
-        if case.reviews and case.kind is not review.kind:
-            raise Violation("audit", review.of, "is looked at in two ways at a time")
-        case.kind = review.kind
         case.reviews.append(event.task)
 
     def _gold_made(self, event: TaskSubmitted, review: Review) -> None:
@@ -219,7 +226,7 @@ class AuditBook:
             raise Violation("audit", task, f"is looked at, and {policy} does not ask for that")
         voice = Voice(holder[1], event.result, read(payloads[event.result]))
         due_ns = now_ns + policy.timeout_ns
-        self.cases[task] = OpenCase(event.number, holder[1], due_ns, [voice])
+        self.cases[task] = OpenCase(event.number, holder[1], due_ns, [voice], policy)
         self.met["audit begun"] += 1
 
     def _answered(self, event: AuditAnswered) -> None:
@@ -269,7 +276,7 @@ class AuditBook:
     # What comes of it
 
     def _failed(self, event: AttemptFailed, case: OpenCase) -> None:
-        task, policy = event.task, self._policy(self._ledger.submitted[event.task].capability)
+        task, policy = event.task, case.policy
         if event.number != case.number or case.over is not None:
             raise Violation("audit", task, f"attempt {event.number} was {event.state.name}, looked at is {case.number}")
         case.over = event.state
@@ -293,10 +300,12 @@ class AuditBook:
             if (event.number, event.result) != (case.number, case.voices[0].result) or case.over or verdict is False:
                 raise Violation("audit", task, f"attempt {event.number} counts, after {case.over}, {case.verdicts}")
             self._accepted(task, case)
+            self._check_outvoted(task, case, case.voices[0])
         else:
             others = [one for one in case.voices[1:] if one.result == event.result]
             if case.over is not AttemptState.REJECTED or not others or case.alike(others[0]) < 2:
                 raise Violation("audit", task, f"has a result that nobody, or one alone, has given: {case.voices}")
+            self._check_outvoted(task, case, others[0])
             self.met["audit: another answer counts"] += 1
         self._closed(task)
 
@@ -307,17 +316,25 @@ class AuditBook:
             # Of one that is forgotten nothing is said.
             known = case.worker in self._ledger.state.profiles
             agreed = case.alike(case.voices[0]) > 1 or case.voices[-1].answer.ok
-            policy = self._policies.get(self._ledger.submitted[task].capability, _USUAL)
-            if (
-                not policy.nothing
-                and policy != _USUAL
-                and policy.on_broken is OnBroken.REJECT
-                and (known or not agreed)
-            ):
+            if case.policy.on_broken is OnBroken.REJECT and (known or not agreed):
                 raise Violation("audit", task, "counts, though nothing could be found out")
             self.met["audit broken, accepted"] += 1
         else:
             self.met[f"audit: right by {case.kind.name}"] += 1
+
+    def _check_outvoted(self, task: str, case: OpenCase, accepted: Voice) -> None:
+        """At least two who are right, and are trusted more than all others together, have the last word."""
+        right = right_answer(self._ledger.submitted[task].parameters)
+        honest = [one for one in case.voices if one.answer.says == right]
+        outvote = 2 * self._trust(task, honest) > self._trust(task, case.voices)
+        if case.kind is ReviewKind.COPY and len(honest) > 1 and outvote and accepted not in honest:
+            raise Violation("audit", task, f"has the result {accepted}, and most that were asked say {right}")
+
+    def _trust(self, task: str, voices: list[Voice]) -> int:
+        state, capability = self._ledger.state, self._ledger.submitted[task].capability
+        profiles = [state.profiles.get(one.worker) for one in voices]
+        records = [profile.records.get(capability) if profile is not None else None for profile in profiles]
+        return sum(max(1, record.rating.value) if record is not None else _UNKNOWN for record in records)
 
     def _closed(self, task: str) -> None:
         case = self.cases.pop(task)

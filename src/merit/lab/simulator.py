@@ -92,7 +92,7 @@ class Simulation:
             habits.idempotency_keys = max(habits.idempotency_keys, 0.4)
         self.workers = [
             SimulatedWorker(world, self.network, self.cell, habits, number)
-            for number in range(rng.choice((1, 2, 3, 4)))
+            for number in range(rng.choice((3, 4, 5) if habits.audits else (1, 2, 3, 4)))
         ]
         # Somebody started one more process under a name that is taken; he sees it in the end.
         self.twins = []

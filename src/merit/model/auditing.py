@@ -150,7 +150,7 @@ class SecondOpinion(Struct, frozen=True, array_like=True, gc=False):
 
 
 class AuditCase(Struct, array_like=True, gc=False):
-    """A result that is being looked at."""
+    """A result that is being looked at, as it was set when it came, whatever is set for others since."""
 
     task: str
     number: int
@@ -161,5 +161,23 @@ class AuditCase(Struct, array_like=True, gc=False):
     answers: tuple[SecondOpinion, ...] = ()
     asked: int = 0
     """Tasks by which others were asked, all together."""
-    judged: bool = False
-    """By a judge, whatever is set for others since; otherwise by copies."""
+    judge: str = ""
+    """Capability that is asked to judge; empty: copies are made."""
+    copies: int = 1
+    retries: int = 1
+    on_broken: OnBroken = OnBroken.REJECT
+    comparison: Comparison = Comparison()
+
+
+def new_case(task: str, number: int, worker: str, policy: AuditPolicy) -> AuditCase:
+    """A result that is to be looked at from now on, as the policy has it at this moment."""
+    return AuditCase(
+        task,
+        number,
+        worker,
+        judge=policy.judge,
+        copies=policy.copies,
+        retries=policy.retries,
+        on_broken=policy.on_broken,
+        comparison=policy.comparison,
+    )
