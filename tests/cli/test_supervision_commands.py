@@ -107,10 +107,10 @@ def test_a_person_pardons_as_a_whole_or_one_decision(judged: Fleet):
     assert (document["undone"], document["factor"]) == (decision["decision"], pytest.approx(1.0))
     assert f"{number}" in judged.merit("worker", "show", "bad").out
     assert "PUNISH (undone)" in judged.merit("worker", "show", "bad").out
-    assert worker(judged, "bad")["circuit"]["state"] == "CLOSED"
     ran = judged.merit("worker", "pardon", "bad", "--decision", number)
     assert (ran.code, "none of the last decisions about bad that hold" in ran.err) == (1, True)
     assert judged.merit("worker", "pardon", "bad", "--reason", "sorry").out == "bad pardoned; its factor is 1\n"
+    assert worker(judged, "bad")["circuit"]["state"] == "CLOSED"
     shown = judged.merit("worker", "show", "bad").out
     assert "score since 20" in shown
     assert "factor since 20" in shown

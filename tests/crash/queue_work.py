@@ -47,6 +47,8 @@ class QueueWork:
         for kind, name, concurrency in RULES:
             await operations.set_rule(kind, name, concurrency=concurrency)
         await operations.set_tenant("other", weight=3)
+        # Who is killed again and again is left alone for a while otherwise, and so are the tasks.
+        await operations.fleet.set_supervision(circuit_failures=1_000, pause_after=1_000)
         request = TaskRequest(capability="double", parameters={"n": 21}, attempts_max=100)
         await operations.set_schedule(SCHEDULE, "* * * * * *", request, missed=Missed.ALL, overlap=Overlap.ALLOW)
 

@@ -187,8 +187,8 @@ def forgotten_in_pages() -> AbstractContextManager[None]:
     """A page ends with what the cell has, though the read model has looked at less of what is between."""
     original = TaskPages._merged
 
-    def merged(self: TaskPages, live: Any, page: Any, *others: Any) -> Any:
-        return original(self, live, replace(page, before=0), *others)
+    def merged(self: TaskPages, live: Any, old: Any, page: Any, *others: Any) -> Any:
+        return original(self, live, old, replace(page, before=0), *others)
 
     return instead(TaskPages, "_merged", merged)
 
