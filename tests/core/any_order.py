@@ -5,11 +5,13 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from merit.core.auditing import AUDIT
 from merit.core.codec import decode_event, decode_state, encode_event, encode_state, fold, state_digest
 from merit.core.invariants import check, check_allocated
 from merit.core.ranking import rank
 from merit.core.retrying import SILENT
 from merit.core.state import State
+from merit.model.auditing import AuditPolicy
 from merit.model.commands import (
     Allocate,
     AttachWorker,
@@ -20,7 +22,9 @@ from merit.model.commands import (
     RemoveSchedule,
     ResumeWorker,
     SetAdmission,
+    SetAudit,
     SetRule,
+    SetSupervision,
     SubmitTasks,
     TakeFrame,
     Tick,
@@ -32,6 +36,7 @@ from merit.model.frames import AttemptRef, Hello, Report, ReportStatus
 from merit.model.limits import MILLISECOND_NS, SECOND_NS, Limits
 from merit.model.record import NO_HASH, seal
 from merit.model.rules import Rule, RuleKind
+from merit.model.supervision import Policy
 from merit.model.tasks import AttemptState, Failure, Priority, Progress, RetryPolicy, TaskState, Terms
 from merit.model.tenancy import PROBE_TENANT
 from merit.testing.builders import START_NS, TENANT, a_machine, a_spec, an_id, an_offer
@@ -69,6 +74,8 @@ OFFERS: list[dict[str, Any]] = [
     {"safe_to_repeat": False},
 ]
 
+ANSWERS = [b"1", b"1", b"1", b"2", b'{"ok":true}', b'{"ok":false}']
+BROKEN = ("audit", "audit_broken")
 COMPLETED = ReportStatus.COMPLETED
 STEPS = 120
 
@@ -293,10 +300,10 @@ class AnyOrder(FleetAtRandom, OperatorAtRandom):
         for ref in self.some_refs(worker):
             status = rng.choice([COMPLETED, *ReportStatus])
             failure = None if status is COMPLETED else Failure("error", "bad", permanent=rng.random() < 0.2)
-            reports.append(Report(ref.task, ref.number, status, b"1", failure=failure, trail=b"[]"))
+            reports.append(Report(ref.task, ref.number, status, rng.choice(ANSWERS), failure=failure, trail=b"[]"))
         progress = [Progress(ref.task, ref.number, rng.choice([-1, 0.5])) for ref in self.some_refs(worker)]
         stale = rng.random() < 0.1
-        mine = dict(known.attempts)
+        mine = self.may_concern(known)
         decision = self.tell(
             TakeFrame(
                 TENANT,
@@ -316,8 +323,16 @@ class AnyOrder(FleetAtRandom, OperatorAtRandom):
         assert not (stale and decision.events)
         for event in decision.events:
             task, number = getattr(event, "task", None), getattr(event, "number", None)
-            assert number is None or (task, number) in mine.items()
-            assert task is None or task in mine or self.machine.state.tasks[task].tenant == PROBE_TENANT
+            assert not number or (task, number) in mine.items()
+            assert task is None or task in mine or self.machine.state.tasks[task].principal in ("admission", AUDIT)
+
+    def may_concern(self, worker):
+        """What a worker says may concern the tasks that it has, and those whose results it looks at by them: for each the
+        number of the attempt."""
+        state = self.machine.state
+        reviews = [task.terms.review for name in worker.attempts if (task := state.tasks[name]).terms is not None]
+        cases = [state.cases[review.of] for review in reviews if review is not None and review.of in state.cases]
+        return {case.task: case.number for case in cases} | worker.attempts
 
     def follow_up(self):
         count_max = self.rng.choice([1, 3, 1_000])
@@ -382,7 +397,10 @@ class AnyOrder(FleetAtRandom, OperatorAtRandom):
         graceful = state.grace_until_ns > self.now_ns
         while True:
             events = self.tell(Tick(TENANT, "cell", 5)).events
-            assert not (graceful and any(isinstance(event, AttemptFailed | WorkerLeft) for event in events))
+            failed = [
+                event for event in events if isinstance(event, AttemptFailed) and event.failure.kind not in BROKEN
+            ]
+            assert not (graceful and (failed or any(isinstance(event, WorkerLeft) for event in events)))
             check(machine, state)
             due_ns = machine.next_due_ns()
             if due_ns is None or due_ns > self.now_ns:
@@ -416,6 +434,8 @@ class AnyOrder(FleetAtRandom, OperatorAtRandom):
             self.tell(RemoveSchedule(machine.state.schedules[name].schedule.tenant, "tester", name))
         for name in CAPABILITIES:
             self.tell(SetAdmission(TENANT, "tester", Admission(name)))
+            self.tell(SetAudit(TENANT, "tester", AuditPolicy(name)))
+        self.tell(SetSupervision(TENANT, "tester", Policy()))
         for turn in range(1_000):
             if turn == 200:
                 self.now_ns += 3_700 * SECOND_NS  # what nobody will ever be able to do has run out of time by now

@@ -16,24 +16,29 @@ from merit.core.codec import decode_event
 from merit.core.explaining import explain_assigned, explain_now
 from merit.core.machine import Machine
 from merit.core.state import State
+from merit.model.auditing import AuditPolicy, GoldTask, OnBroken
 from merit.model.commands import (
     DrainWorker,
     EndRollout,
+    JudgeWorker,
     PauseWorker,
     RemoveWorker,
     ResumeWorker,
     SetAdmission,
     SetAllocation,
+    SetAudit,
+    SetSupervision,
     StartRollout,
     TellWorker,
 )
 from merit.model.effects import SendWords
 from merit.model.events import AttemptAssigned
 from merit.model.fleet import Admission, Allocation, Probe, RolloutState
+from merit.model.limits import SECOND_NS
 from merit.model.record import Record
-from merit.model.supervision import FACTOR_ONE, Conduct
+from merit.model.supervision import FACTOR_ONE, Conduct, Policy, Verdict
 from merit.model.tasks import Demand, TaskState
-from merit.model.tenancy import PROBE_TENANT
+from merit.model.tenancy import GOLD_TENANT, PROBE_TENANT
 from merit.model.workers import Amount, WorkerState
 from merit.testing.builders import TENANT, amounts, an_offer
 
@@ -42,6 +47,23 @@ CAPABILITIES = ["add", "mul"]
 RANGES = {"": {"1.0.0", "2.0.0"}, ">=2": {"2.0.0"}, "==1.0.0": {"1.0.0"}, "<3": {"1.0.0", "2.0.0"}}
 """Versions that a demand may ask for, and which of those that workers have are among them."""
 UNLIMITED = {"cpu", "memory", "network"}
+HARSH = Policy(
+    every_ns=SECOND_NS,
+    reward_at=90_000,
+    punish_at=85_000,
+    attempts_min=1,
+    cool_down_ns=0,
+    pause_after=2,
+    pause_below=1_000,
+    pause_ns=2 * SECOND_NS,
+    pauses_max=3,
+    canaries=2,
+    circuit_failures=2,
+    circuit_window=4,
+    circuit_open_ns=2 * SECOND_NS,
+    circuit_probes=2,
+)
+VERDICTS = [Verdict.PARDON, Verdict.PARDON, Verdict.PIN, Verdict.UNPIN]
 
 
 class FleetAtRandom:
@@ -110,6 +132,9 @@ class FleetAtRandom:
             lambda: SetAdmission(TENANT, "tester", Admission(capability, self.some_probes())),
             lambda: StartRollout(TENANT, "tester", capability, "2.0.0", rng.choice([0, 300, 1_000])),
             lambda: EndRollout(TENANT, "tester", capability, rng.random() < 0.5),
+            *[lambda: SetAudit(TENANT, "tester", self.some_audit(capability))] * 4,
+            lambda: SetSupervision(TENANT, "tester", rng.choice([Policy(), HARSH])),
+            lambda: JudgeWorker(TENANT, "tester", worker, rng.choice(VERDICTS), "as it is", rng.choice([0, 500])),
         ]
         decision = self.tell(rng.choice(commands)())
         for effect in decision.effects:
@@ -118,6 +143,18 @@ class FleetAtRandom:
 
     def some_strategy(self):
         return self.rng.choice(["", *BUILT_IN])
+
+    def some_audit(self, capability):
+        rng = self.rng
+        return AuditPolicy(
+            capability,
+            copies=rng.choice([1, 2, 3]),
+            judge=rng.choice(["", "", *CAPABILITIES]),
+            gold=rng.choice([(), (GoldTask(b"{}", b"1"),)]),
+            gold_permille=1_000,
+            timeout_ns=rng.choice([SECOND_NS, 60 * SECOND_NS]),
+            on_broken=rng.choice(list(OnBroken)),
+        )
 
     def some_probes(self):
         rng = self.rng
@@ -158,6 +195,7 @@ class FleetAtRandom:
         offers = [(worker, offer) for worker in workers if (offer := worker.offer(capability)) is not None]
         apart = any(worker.tenants or offer.stateful for worker, offer in offers)
         asks = any(task.terms is not None and task.terms.demand is not None for task in tasks)
+        asks = asks or any(task.terms is not None and task.terms.review is not None for task in tasks)
         return not (apart or asks or capability in self.machine.state.rollouts)
 
     def nobody_waits_for_nothing(self):
@@ -167,6 +205,8 @@ class FleetAtRandom:
         attached = [worker for worker in state.workers.values() if seats[worker.id].attached]
         for task in state.tasks.values():
             waits = task.capability in state.paused or state.rules or state.reserved or task.attempts
+            if task.capability in state.rollouts and home_of(state, task) is not None:
+                continue  # it may stand, since before its key had a home, behind others that wait for another version
             if task.state is not TaskState.PENDING or waits:
                 continue
             for worker in attached:
@@ -187,6 +227,8 @@ def objections(state, task, worker):
     if offer is None:
         return ["does not offer it"]
     found = lasting(state, task, worker)
+    if worker.id in involved(state, task):
+        found.append("has had to do with the result that it is about")
     probing = task.tenant == PROBE_TENANT
     if worker.state is not WorkerState.ACTIVE and not (probing and worker.state is WorkerState.PROBATION):
         found.append(f"is {worker.state.name}")
@@ -213,6 +255,17 @@ def objections(state, task, worker):
     return found
 
 
+def involved(state, task):
+    """Who made the result that a task is about, has said something of it, or is asked about it as well."""
+    review = task.terms.review if task.terms is not None else None
+    case = state.cases.get(review.of) if review is not None else None
+    if case is None:
+        return set()
+    others = [state.tasks[name] for name in case.reviews if name != task.id]
+    asked = {attempt.worker for other in others for attempt in other.attempts}
+    return asked | {case.worker} | {answer.worker for answer in case.answers}
+
+
 def alike(task, other):
     """Whether both may stand in the same line, as far as they themselves go."""
     demands = [replace((one.terms and one.terms.demand) or Demand(), prefers=()) for one in (task, other)]
@@ -236,7 +289,7 @@ def lasting(state, task, worker):
         found.append("is not the one that was named")
     if offer.version not in RANGES[demand.versions]:
         found.append("has another version")
-    if worker.tenants and task.tenant not in worker.tenants and task.tenant != PROBE_TENANT:
+    if worker.tenants and task.tenant not in (*worker.tenants, PROBE_TENANT, GOLD_TENANT):
         found.append("is for other tenants")
     tags = {*worker.tags, *offer.tags}
     if not tags >= {*demand.tags} or tags & {*demand.without_tags}:
@@ -248,12 +301,17 @@ def lasting(state, task, worker):
     return found
 
 
+def home_of(state, task):
+    """The worker that has the task's key."""
+    key = task.terms.key if task.terms is not None else ""
+    return state.workers.get(state.homes.get((task.tenant, task.capability, key), ""))
+
+
 def settings_against(state, task, worker):
     """What follows from homes and rollouts."""
     demand = (task.terms and task.terms.demand) or Demand()
     offering = [other for other in state.workers.values() if other.offer(task.capability) is not None]
-    key = task.terms.key if task.terms is not None else ""
-    home = state.workers.get(state.homes.get((task.tenant, task.capability, key), ""))
+    key, home = task.terms.key if task.terms is not None else "", home_of(state, task)
     stateful = any(other.offer(task.capability).stateful for other in offering)
     if key and stateful and home and home.state is not WorkerState.DRAINING and not lasting(state, task, home):
         return [] if home is worker else [f"has not its key, which {home.id} has"]

@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from merit.core.codec import decode_state, encode_state
+from merit.core.explaining import explain_now
 from merit.core.invariants import check, check_allocated
 from merit.model.auditing import AuditPolicy, Comparison, GoldTask, OnBroken
 from merit.model.commands import SetAudit
@@ -16,6 +17,7 @@ from merit.model.tasks import AttemptState, ReviewKind, TaskState
 from merit.model.tenancy import GOLD_TENANT
 from merit.testing.builders import (
     START_NS,
+    TENANT,
     a_machine,
     a_spec,
     allocate,
@@ -330,3 +332,83 @@ def test_those_that_need_the_task_wait_until_its_result_counts():
     court.work(turns=2)
     bind(court.machine)
     assert court.task(2).state is TaskState.PENDING
+
+
+def test_it_is_looked_at_as_it_was_set_when_the_result_came():
+    policy = AuditPolicy("echo", copies=2, comparison=Comparison(ignore=("/by",)), on_broken=OnBroken.REJECT)
+    court = Court("w1", "w2", policy=policy)
+    court.submit(1)
+    court.work(turns=1, w1=b'{"by":1}', w2=b'{"by":2}')
+    tell(court.machine, SetAudit, AuditPolicy("echo"))
+    court.work(w1=b'{"by":1}', w2=b'{"by":2}')
+    assert court.task().state is TaskState.COMPLETED
+    assert court.judged() == {"w1": True, "w2": True}
+
+
+def test_what_a_judge_was_asked_about_is_not_copied_when_that_is_set_meanwhile():
+    machine = a_machine(limits=LIMITS)
+    attach(machine, "w1", granted=10, offers=[an_offer(safe_to_repeat=False)])
+    attach(machine, "w2", granted=10, offers=[an_offer(safe_to_repeat=False)])
+    attach(machine, "j1", capabilities=("review",), granted=10)
+    tell(machine, SetAudit, JUDGE)
+    submit(machine, a_spec(1, parameters=b'{"x": 1}'))
+    (sent,) = allocate(machine)
+    say(machine, sent.worker, reports=[completed(1, result=b'{"y": 2}')])
+    (asked,) = allocate(machine)
+    tell(machine, SetAudit, COPIES)
+    decision = say(machine, "j1", reports=[replace(completed(1, result=b'{"ok": true}'), task=asked.assignment.task)])
+    assert machine.state.tasks[an_id(1)].state is TaskState.COMPLETED
+    assert [event.how for event in decision.events if isinstance(event, ResultJudged)] == ["judge"]
+    assert len(machine.state.tasks) == 2, "nobody else is asked"
+
+
+def test_a_result_that_counts_at_last_is_another_figure_of_its_worker():
+    court = Court("w1", "w2")
+    court.submit(1)
+    bind(court.machine)
+    (first,) = (worker.id for worker in court.state.workers.values() if worker.attempts)
+    say(court.machine, first, reports=[completed(1, result=b"1")])
+    (sent,) = allocate(court.machine)
+    assert first not in court.machine.touched
+    say(court.machine, sent.worker, reports=[replace(completed(1, result=b"1"), task=sent.assignment.task)])
+    assert first in court.machine.touched, "strategies that go by what it has done look at it anew"
+
+
+def test_whoever_made_a_result_is_not_said_to_fit_for_looking_at_it():
+    machine = a_machine(limits=LIMITS)
+    attach(machine, "w1", granted=10)
+    attach(machine, "w2", granted=1, capabilities=("echo", "other"))
+    tell(machine, SetAudit, COPIES)
+    submit(machine, a_spec(2, "other"))
+    bind(machine)
+    submit(machine, a_spec(1))
+    bind(machine)
+    say(machine, "w1", reports=[completed(1)])
+    assert allocate(machine) == []
+    check_allocated(machine)
+    (copy,) = machine.state.cases[an_id(1)].reviews
+    said = explain_now(machine, machine.state.tasks[copy], 5)
+    assert said.chosen == ""
+    reasons = {ruling.worker: ruling.reasons for ruling in said.rulings}
+    assert any("has had to do with the result" in reason for reason in reasons["w1"])
+
+
+def test_a_task_that_dies_while_its_result_is_looked_at_says_so_of_the_attempt():
+    court = Court("w1", "w2", policy=AuditPolicy("echo", copies=2, timeout_ns=600 * SECOND_NS))
+    court.submit(1, timeout_ns=20 * SECOND_NS)
+    court.work(turns=1)
+    tick(court.machine, START_NS + 21 * SECOND_NS)
+    (attempt,) = court.task().attempts
+    assert attempt.state is AttemptState.CANCELED
+    assert attempt.failure == court.task().failure
+
+
+def test_nobody_escapes_gold_tasks_by_taking_those_of_one_tenant_only():
+    machine = a_machine(limits=LIMITS)
+    attach(machine, "w1", granted=10, tenants=(TENANT,))
+    tell(machine, SetAudit, replace(GOLD, gold_permille=1_000))
+    submit(machine, a_spec(1))
+    bind(machine)
+    say(machine, "w1", reports=[completed(1)])
+    (sent,) = allocate(machine)
+    assert machine.state.tasks[sent.assignment.task].tenant == GOLD_TENANT

@@ -250,6 +250,19 @@ def test_a_person_ends_a_pause_and_one_of_a_person_is_left_alone():
     assert fleet.machine.state.workers["good"].state is WorkerState.PAUSED
 
 
+def test_whom_a_person_has_paused_is_left_alone_also_while_it_has_to_prove_itself():
+    fleet = paused()
+    fleet.wait(HARSH.pause_ns / SECOND_NS + 1)
+    fleet.submit(40)
+    bind(fleet.machine)
+    ((task, number),) = fleet.machine.state.workers["bad"].attempts.items()
+    tell(fleet.machine, PauseWorker, "bad", "for a look")
+    decision = say(fleet.machine, "bad", reports=[failed(number_of(task), number)])
+    assert not any(isinstance(event, WorkerJudged) for event in decision.events)
+    fleet.wait(10_000)
+    assert (fleet.conduct("bad").stage, state_of(fleet.machine, "bad")) == (Stage.PROBATION, WorkerState.PAUSED)
+
+
 def test_a_pardon_lets_back_and_forgets_what_led_there():
     fleet = paused()
     tell(fleet.machine, JudgeWorker, "bad", Verdict.PARDON, "it was the network")

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from merit.allocation.versions import matches, range_text
 from merit.model.tasks import Demand
+from merit.model.tenancy import GOLD_TENANT
 from merit.model.workers import UNCOUNTED, Amount, Offer, Worker, WorkerState
 
 _THOUSANDTHS = 1_000
@@ -48,7 +49,7 @@ def shortcomings(worker: Worker, offer: Offer, demand: Demand, tenant: str, *, p
         yield f"is not {demand.worker}"
     if demand.versions and not matches(demand.versions, offer.version):
         yield f"has version {offer.version}, not {range_text(demand.versions)}"
-    if worker.tenants and tenant not in worker.tenants and not probing:
+    if worker.tenants and tenant not in worker.tenants and not probing and tenant != GOLD_TENANT:
         yield f"takes tasks of {', '.join(worker.tenants)} only"
     if demand.tags or demand.without_tags:
         has = {*worker.tags, *offer.tags, *worker.privileges}

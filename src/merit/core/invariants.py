@@ -23,6 +23,7 @@ from merit.model.limits import HELD_MAX
 from merit.model.rules import RuleKind
 from merit.model.supervision import FACTOR_MAX, FACTOR_MIN, SCORE_MAX, CircuitState, Stage
 from merit.model.tasks import Task, TaskState
+from merit.model.tenancy import GOLD_TENANT
 from merit.model.workers import Worker, WorkerState
 
 TIMER_SLACK_NS = 1 << 24
@@ -60,6 +61,7 @@ def check(desk: Desk | None, state: State) -> None:
         _check_waiting(desk)
         _check_timers(desk)
         _check_seats(desk)
+        _check_tested(desk)
 
 
 def check_allocated(desk: Desk) -> None:
@@ -333,6 +335,15 @@ def _check_timers(desk: Desk) -> None:
     others += sum(1 for name in state.schedules if timers.due_ns(SCHEDULE_KEY + name) is not None)
     right = len(timers) - others == len(expected) + len(desk.seats)
     _holds(right, "timers", f"{len(timers)}: some are for nothing")
+
+
+def _check_tested(desk: Desk) -> None:
+    """Who has a task with a known result is who has one that is not final."""
+    gold = [task for task in desk.state.tasks.values() if task.tenant == GOLD_TENANT and not task.state.final]
+    known = {*desk.tested.values()}
+    for task in gold:
+        _that(task.id in known, task, "has a known result, and its worker may be given another one")
+    _holds(len(gold) == len(known), "gold", f"{len(known)} are said to be at one, {len(gold)} are")
 
 
 def _check_seats(desk: Desk) -> None:

@@ -34,7 +34,7 @@ from merit.core.line import Fit, Line, LineKey, count_in, in_use_by
 from merit.core.state import State
 from merit.model.fleet import RolloutState
 from merit.model.tasks import Demand, Task
-from merit.model.tenancy import PROBE_TENANT
+from merit.model.tenancy import GOLD_TENANT, PROBE_TENANT
 from merit.model.workers import PERMILLE, Worker, WorkerState
 
 _SWEEP_AT_LEAST = 256
@@ -141,8 +141,8 @@ class Lines:
         capability = task.capability
         if demand.prefers:
             demand = replace(demand, prefers=())
-        if task.tenant == PROBE_TENANT:
-            return demand, PROBE_TENANT, False
+        if task.tenant in (PROBE_TENANT, GOLD_TENANT):
+            return demand, task.tenant, False
         walls = self._walls.get(capability)
         tenant = task.tenant if walls is not None and task.tenant in walls else ""
         guided = False

@@ -48,7 +48,7 @@ from merit.model.events import (
 from merit.model.fleet import Admission, RolloutState
 from merit.model.supervision import CircuitState, Verdict
 from merit.model.tasks import TaskState
-from merit.model.tenancy import PROBE_TENANT
+from merit.model.tenancy import GOLD_TENANT, PROBE_TENANT
 from merit.model.workers import Offer, WorkerState
 
 if TYPE_CHECKING:
@@ -353,7 +353,7 @@ class FleetBook:
         tags = {*worker.kit.tags, *offer.tags}
         if not tags.issuperset(demand.tags) or tags.intersection(demand.without_tags):
             yield "fit", f"has the tags {sorted(tags)}, not as {demand} asks"
-        walled = worker.kit.tenants and spec.tenant != PROBE_TENANT
+        walled = worker.kit.tenants and spec.tenant not in (PROBE_TENANT, GOLD_TENANT)
         if walled and spec.tenant not in worker.kit.tenants:
             yield "walls", f"is there for {worker.kit.tenants} and not for {spec.tenant}"
         capacity = {amount.name: amount.thousandths for amount in worker.kit.capacity}

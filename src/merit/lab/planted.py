@@ -18,6 +18,7 @@ from merit.core.state import State
 from merit.kernel.following import Followers, Told
 from merit.kernel.kernel import Kernel
 from merit.lab.instead import instead
+from merit.lab.planted_audit import AUDIT_PLANTS
 from merit.lab.planted_fleet import FLEET_PLANTS
 from merit.lab.planted_memory import MEMORY_PLANTS
 from merit.model.events import Event
@@ -247,6 +248,7 @@ PLANTS: Mapping[str, Callable[[], AbstractContextManager[Any]]] = {
     "lose-inputs": lose_inputs,
     "deaf-followers": deaf_followers,
     **FLEET_PLANTS,
+    **AUDIT_PLANTS,
     **MEMORY_PLANTS,
 }
 """By the name that ``merit lab simulate --plant`` takes."""
